@@ -1,0 +1,81 @@
+"""The contract of a backend: an array module, six fused operations, and where they run."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+Array = Any  # numpy.ndarray, or the array type of the backend
+
+
+class Ops(NamedTuple):
+    """The fused operations `fastmlp.network` is written in. Each writes into its last arguments.
+
+    Arrays are C-ordered. All floating arrays of one call share one type, float32 or float64, but for
+    ``totals``, which is always float64. N rows, I inputs, H units, O classes, P parameters.
+    """
+
+    rows: Callable[..., Array]
+    """rows(X, index, out) -> x. The rows of X that `index`, a slice or an integer array, picks, ready for the first
+    layer: float rows as they are, uint8 rows as pixels / 255. Written into out (N, I), or a view of X where no
+    copy is needed."""
+
+    affine: Callable[..., None]
+    """affine(x, W, b, out, relu). out = x W + b, then max(., 0) if relu. x (N, I), W (I, H), b (H,) -> out (N, H)."""
+
+    softmax_cross_entropy: Callable[..., None]
+    """softmax_cross_entropy(z, y, scale, dz, totals). dz = (softmax(z) - onehot(y)) * scale; totals += [sum over rows
+    of logsumexp(z) - z[y], rows whose first largest z is at y]. z (N, O), y (N,) int32 -> dz (N, O), totals (2,).
+    dz may be z itself."""
+
+    backprop_relu: Callable[..., None]
+    """backprop_relu(dz, W, a, out). out = (dz W^T) * (a > 0). dz (N, O), W (H, O), a (N, H) -> out (N, H)."""
+
+    weight_gradient: Callable[..., None]
+    """weight_gradient(a, dz, dW, db, add). dW = a^T dz and db = column sums of dz, or added to dW and db where `add`.
+    a (N, H), dz (N, O) -> dW (H, O), db (O,)."""
+
+    update: Callable[..., None]
+    """update(rule, w, g, s, h). One of the rules of `fastmlp.optimizers` over all parameters, in one pass.
+    w (P,), g (P,), s (S, P), h the step's numbers."""
+
+
+class Backend(ABC):
+    """Where arrays live and which operations run on them. A subclass is final: nothing overrides it again.
+
+    Raises
+    ------
+    Exception
+        From the constructor, whatever its kind, if the backend cannot compute here; the message is the reason shown.
+    """
+
+    name: ClassVar[str]
+    ops: Ops
+
+    @abstractmethod
+    def asarray(self, host: np.ndarray) -> Array:
+        """`host` where the backend computes: the array itself on a CPU, a copy on a GPU."""
+
+    @abstractmethod
+    def to_host(self, array: Array) -> np.ndarray:
+        """A NumPy array with the values of `array`: the array itself on a CPU, a copy from a GPU."""
+
+    @abstractmethod
+    def zeros(self, shape: int | tuple[int, ...], dtype: np.dtype) -> Array:
+        """A new array of zeros where the backend computes."""
+
+    @abstractmethod
+    def tile_rows(self, sizes: Sequence[int]) -> int:
+        """Rows to take through a net of layer `sizes` at a time: as many as pay, few enough for the caches."""
+
+    @abstractmethod
+    def limit_threads(self, threads: int | None) -> AbstractContextManager[Any]:
+        """A context in which at most `threads` CPU threads compute; None leaves the library's own choice."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What runs: "blas" or "device", "threads" (CPU threads in use now) and "versions", for the model's report."""

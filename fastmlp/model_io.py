@@ -1,0 +1,113 @@
+"""Model files: safetensors, with a JSON header that says what the tensors mean. Nothing is pickled."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastmlp.backends import select
+from fastmlp.errors import ModelFileError
+from fastmlp.files import write_beside_and_rename
+from fastmlp.history import History
+from fastmlp.inputs import Inputs
+from fastmlp.network import layer_views, parameter_count
+from fastmlp.report import Report
+
+if TYPE_CHECKING:
+    from fastmlp.model import Model
+
+KEY = "fastmlp"  # of the header, among the file's metadata
+VERSION = 1
+
+
+def save(model: Model, path: str | os.PathLike[str]) -> None:
+    """Write tensors W0, b0, W1, b1, ... (and mean, deviation where columns are standardised) and the header."""
+    from safetensors.numpy import save as to_bytes
+
+    tensors = {f"W{l}": W for l, W in enumerate(model.weights)} | {f"b{l}": b for l, b in enumerate(model.biases)}
+    if model.inputs.mean is not None and model.inputs.deviation is not None:
+        tensors |= {"mean": model.inputs.mean, "deviation": model.inputs.deviation}
+    header = {
+        "version": VERSION,
+        "sizes": model.sizes,
+        "pixels": model.inputs.pixels,
+        "classes": model.classes.tolist(),
+        "classes_type": model.classes.dtype.str,
+        "history": json.loads(model.history.to_json()),
+        "report": model.report.to_dict(),
+    }
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    write_beside_and_rename(path, to_bytes(contiguous, metadata={KEY: json.dumps(header)}))
+
+
+def load(
+    path: str | os.PathLike[str], *, backend: str = "auto", threads: int | None = None, strict: bool = False
+) -> Model:
+    """Read a model that `Model.save` wrote.
+
+    Parameters
+    ----------
+    path
+        The file.
+    backend, strict
+        Where it shall run, as in `fastmlp.train`. The same backend as in training predicts the same bits.
+    threads
+        CPU threads at most; None leaves the library's own choice.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ModelFileError
+        The file is cut short, of another kind, of a newer version, or its tensors do not fit its header.
+    """
+    from fastmlp.model import Model
+
+    header, tensors = read(Path(path))
+    chosen = select(backend, strict=strict)
+    try:
+        sizes = [int(units) for units in header["sizes"]]
+        classes = np.array(header["classes"], np.dtype(header["classes_type"]))  # (O,)
+        parameters = np.empty(parameter_count(sizes), tensors["W0"].dtype)  # (P,)
+        W, b = layer_views(parameters, sizes)
+        for view, name in [*((W[l], f"W{l}") for l in range(len(W))), *((b[l], f"b{l}") for l in range(len(b)))]:
+            if tensors[name].shape != view.shape or tensors[name].dtype != parameters.dtype:
+                raise ValueError(f"{name} is {tensors[name].dtype} {tensors[name].shape}, expected {view.shape}")
+            view[:] = tensors[name]
+        if len(classes) != sizes[-1]:
+            raise ValueError(f"{len(classes)} classes for {sizes[-1]} outputs")
+        inputs = Inputs(sizes[0], bool(header["pixels"]), tensors.get("mean"), tensors.get("deviation"))
+        history, report = History(**header["history"]), Report(**header["report"])
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ModelFileError(
+            f"{path}: the header and the tensors do not fit each other ({error}); save it anew"
+        ) from error
+    return Model(chosen.backend, sizes, parameters, classes, inputs, history, report, threads)
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The header and the tensors of a model file. Raises FileNotFoundError or ModelFileError."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such model file")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelFileError(
+            f"{path}: expected a model file of fastmlp (safetensors); it cannot be read: {error}"
+        ) from error
+    if KEY not in metadata:
+        raise ModelFileError(f"{path}: expected a model file of fastmlp; a safetensors file of another kind")
+    header: dict[str, Any] = json.loads(metadata[KEY])
+    if header.get("version") != VERSION:
+        raise ModelFileError(
+            f"{path}: expected version {VERSION} of the model file; got {header.get('version')!r}; update fastmlp"
+        )
+    return header, tensors

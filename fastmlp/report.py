@@ -1,0 +1,40 @@
+"""What ran: the facts of a training run that its numbers depend on."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+
+@dataclass
+class Report:
+    """Kept with the model and in its file."""
+
+    backend: str  # the one that ran
+    requested: str  # the one asked for
+    reason: str  # why this one ran
+    threads: int | None  # CPU threads in the matrix products; None where the library does not say
+    precision: str  # type of the parameters and the arithmetic
+    seed: int
+    optimizer: str
+    learning_rate: float
+    beta: float
+    batch_size: int
+    rows: int  # training rows
+    validation_rows: int
+    epochs: int  # whole epochs done
+    stopped: str  # why training ended
+    blas: str | None = None
+    device: str | None = None  # the GPU, where one ran
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values, ready for JSON."""
+        return asdict(self)
+
+
+def versions(libraries: dict[str, str]) -> dict[str, str]:
+    """fastmlp's and Python's versions before those of the libraries that ran."""
+    return {"fastmlp": version("fastmlp"), "python": platform.python_version(), **libraries}
