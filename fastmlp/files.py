@@ -18,8 +18,9 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
         The folder is missing or not writable, or the path is a folder itself.
     """
     path = Path(path)
-    if path.is_dir():
-        raise OptionError(f"cannot write {path}: expected the name of a file, got a folder")
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a device or a pipe"
+        raise OptionError(f"cannot write {path}: expected the name of an ordinary file, got {kind}; name another file")
     if not path.parent.is_dir():
         raise OptionError(f"cannot write {path}: there is no folder {path.parent}; create it first")
     try:

@@ -79,7 +79,7 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
         size = path.stat().st_size
         body = bytearray()
         if expected <= size * (INFLATION if packed else 1):
-            while len(body) <= expected and (piece := file.read(min(PIECE, expected + 1 - len(body)))):
+            while piece := file.read(min(PIECE, expected + 1 - len(body))):
                 body += piece
     if len(body) != expected:
         found = "more" if len(body) > expected else len(body) or f"a file of only {size}"
@@ -144,7 +144,7 @@ def _find(folder: Path, stem: str, ndim: int) -> Path | None:
 
 
 def fetch_mnist() -> Path:
-    """Download MNIST into the user's cache, once, and return the folder; files already there only have their MD5 checked.
+    """Download MNIST into the user's cache, and return that folder; files already there only have their MD5 checked.
 
     Raises
     ------

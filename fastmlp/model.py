@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from fastmlp.backends import select
 from fastmlp.backends.base import Backend
 from fastmlp.history import History
-from fastmlp.inputs import Inputs, encode_labels
+from fastmlp.inputs import Inputs
+from fastmlp.labels import encode_labels
 from fastmlp.network import layer_views, softmax
 from fastmlp.optimizers import find
 from fastmlp.plan import Learner, Plan, Rows, means
@@ -44,6 +47,7 @@ class Model:
         self.weights, self.biases = layer_views(parameters, self.sizes)
         self.plan = Plan(backend, self.sizes, parameters)
         self._learner: Learner | None = None
+        self._lock = threading.RLock()  # a plan has one set of buffers: two threads take turns
 
     @property
     def learner(self) -> Learner:
@@ -102,7 +106,7 @@ class Model:
         Raises DataError for a label that the training did not have, or rows that do not fit.
         """
         rows = self._rows(X, y)
-        with self.backend.limit_threads(self.threads):
+        with self._lock, self.backend.limit_threads(self.threads):
             self._upload()
             return self.plan.evaluate(rows)
 
@@ -127,7 +131,7 @@ class Model:
             As `forward` and `score`; the weights are then unchanged.
         """
         rows = self._rows(X, Y)
-        with self.backend.limit_threads(self.threads):
+        with self._lock, self.backend.limit_threads(self.threads):
             self._upload()
             totals = self.backend.zeros(2, np.dtype(np.float64))
             self.learner.step(rows, None, 0, len(rows), totals)
@@ -156,7 +160,7 @@ class Model:
 
     def _logits(self, X: Any) -> np.ndarray:
         prepared = self.inputs.prepare(X, self.parameters.dtype)
-        with self.backend.limit_threads(self.threads):
+        with self._lock, self.backend.limit_threads(self.threads):
             self._upload()
             return self.plan.logits(prepared)
 
@@ -165,5 +169,15 @@ class Model:
         codes, _ = encode_labels(y, len(prepared), self.classes)
         return Rows(self.backend.asarray(prepared), self.backend.asarray(codes))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For copies and worker processes; the optimizer's state stays behind, and model files are never pickled."""
+        parts = (self.sizes, self.parameters.copy(), self.classes, self.inputs, self.history, self.report, self.threads)
+        return rebuild, (self.backend.name, parts)
+
     def __repr__(self) -> str:
         return f"<fastmlp.Model {'-'.join(map(str, self.sizes))} on {self.backend.name}, {len(self.history)} epochs>"
+
+
+def rebuild(backend: str, parts: tuple[Any, ...]) -> Model:
+    """A copy of a model, on the same backend where it is usable."""
+    return Model(select(backend).backend, *parts)

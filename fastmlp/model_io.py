@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,25 +69,47 @@ def load(
     from fastmlp.model import Model
 
     header, tensors = read(Path(path))
-    chosen = select(backend, strict=strict)
     try:
-        sizes = [int(units) for units in header["sizes"]]
+        sizes, parameters = read_parameters(header["sizes"], tensors)
         classes = np.array(header["classes"], np.dtype(header["classes_type"]))  # (O,)
-        parameters = np.empty(parameter_count(sizes), tensors["W0"].dtype)  # (P,)
-        W, b = layer_views(parameters, sizes)
-        for view, name in [*((W[l], f"W{l}") for l in range(len(W))), *((b[l], f"b{l}") for l in range(len(b)))]:
-            if tensors[name].shape != view.shape or tensors[name].dtype != parameters.dtype:
-                raise ValueError(f"{name} is {tensors[name].dtype} {tensors[name].shape}, expected {view.shape}")
-            view[:] = tensors[name]
-        if len(classes) != sizes[-1]:
-            raise ValueError(f"{len(classes)} classes for {sizes[-1]} outputs")
+        if classes.shape != (sizes[-1],) or classes.dtype.kind not in "biufU" or (classes[1:] <= classes[:-1]).any():
+            raise ValueError(f"expected {sizes[-1]} different classes in order, got {header['classes']}")
         inputs = Inputs(sizes[0], bool(header["pixels"]), tensors.get("mean"), tensors.get("deviation"))
+        if not (inputs.mean is None and inputs.deviation is None):
+            check_tensors(tensors, {"mean": (sizes[0],), "deviation": (sizes[0],)}, np.dtype(np.float64))
         history, report = History(**header["history"]), Report(**header["report"])
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise ModelFileError(
             f"{path}: the header and the tensors do not fit each other ({error}); save it anew"
         ) from error
+    chosen = select(backend, strict=strict)
     return Model(chosen.backend, sizes, parameters, classes, inputs, history, report, threads)
+
+
+def read_parameters(sizes: list[int], tensors: dict[str, np.ndarray]) -> tuple[list[int], np.ndarray]:
+    """The layer sizes and all parameters (P,). Raises ValueError or KeyError if they do not fit each other."""
+    if len(sizes) < 2 or not all(isinstance(units, int) and units > 0 for units in sizes):
+        raise ValueError(f"expected two or more sizes of layers, got {sizes}")
+    shapes: dict[str, tuple[int, ...]] = {}
+    for l, (fan_in, fan_out) in enumerate(pairwise(sizes)):
+        shapes |= {f"W{l}": (fan_in, fan_out), f"b{l}": (fan_out,)}
+    dtype = tensors["W0"].dtype
+    if dtype not in (np.float32, np.float64):
+        raise ValueError(f"expected float32 or float64, got {dtype}")
+    check_tensors(tensors, shapes, dtype)
+    parameters = np.empty(parameter_count(sizes), dtype)  # (P,)
+    W, b = layer_views(parameters, sizes)
+    for l in range(len(W)):
+        W[l][:], b[l][:] = tensors[f"W{l}"], tensors[f"b{l}"]
+    return sizes, parameters
+
+
+def check_tensors(tensors: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]], dtype: np.dtype) -> None:
+    """Raises ValueError or KeyError unless each tensor named is there with its shape and `dtype`."""
+    for name, shape in shapes.items():
+        tensor = tensors[name]
+        if tensor.shape != shape or tensor.dtype != dtype:
+            raise ValueError(f"expected {name} as {dtype} {shape}, got {tensor.dtype} {tensor.shape}")
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -105,9 +128,11 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         ) from error
     if KEY not in metadata:
         raise ModelFileError(f"{path}: expected a model file of fastmlp; a safetensors file of another kind")
-    header: dict[str, Any] = json.loads(metadata[KEY])
-    if header.get("version") != VERSION:
-        raise ModelFileError(
-            f"{path}: expected version {VERSION} of the model file; got {header.get('version')!r}; update fastmlp"
-        )
+    try:
+        header = json.loads(metadata[KEY])
+        version = header["version"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelFileError(f"{path}: expected a model file of fastmlp; its header is damaged ({error!r})") from error
+    if version != VERSION:
+        raise ModelFileError(f"{path}: expected version {VERSION} of the model file; got {version!r}; update fastmlp")
     return header, tensors

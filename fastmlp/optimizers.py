@@ -37,8 +37,8 @@ def sgd(w: Any, g: Any, s: Any, i: Any, h: Step) -> None:
 
 def momentum(w: Any, g: Any, s: Any, i: Any, h: Step) -> None:
     """v = beta v + (1 - beta) g; w -= rate v: the notes' rule. With beta = 0 it is gradient descent."""
-    s[0, i] = h.beta * s[0, i] + h.rest * g[i]
-    w[i] -= h.rate * s[0, i]
+    s[0][i] = h.beta * s[0][i] + h.rest * g[i]
+    w[i] -= h.rate * s[0][i]
 
 
 def nesterov(w: Any, g: Any, s: Any, i: Any, h: Step) -> None:
@@ -46,8 +46,8 @@ def nesterov(w: Any, g: Any, s: Any, i: Any, h: Step) -> None:
 
     Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013, in the averaged form.
     """
-    s[0, i] = h.beta * s[0, i] + h.rest * g[i]
-    w[i] -= h.rate * (h.beta * s[0, i] + h.rest * g[i])
+    s[0][i] = h.beta * s[0][i] + h.rest * g[i]
+    w[i] -= h.rate * (h.beta * s[0][i] + h.rest * g[i])
 
 
 def adam(w: Any, g: Any, s: Any, i: Any, h: Step) -> None:
@@ -55,9 +55,9 @@ def adam(w: Any, g: Any, s: Any, i: Any, h: Step) -> None:
 
     Kingma and Ba, "Adam", 2015, with the bias correction folded into the rate (the end of their section 2).
     """
-    s[0, i] = h.beta * s[0, i] + h.rest * g[i]
-    s[1, i] = h.beta2 * s[1, i] + h.rest2 * (g[i] * g[i])
-    w[i] -= h.rate * s[0, i] / (np.sqrt(s[1, i]) + h.epsilon)
+    s[0][i] = h.beta * s[0][i] + h.rest * g[i]
+    s[1][i] = h.beta2 * s[1][i] + h.rest2 * (g[i] * g[i])
+    w[i] -= h.rate * s[0][i] / (np.sqrt(s[1][i]) + h.epsilon)
 
 
 class Optimizer(NamedTuple):
@@ -78,7 +78,7 @@ OPTIMIZERS = {
 
 def find(name: str) -> Optimizer:
     """The optimizer called `name`. Raises OptionError, listing the names, if there is none."""
-    if name not in OPTIMIZERS:
+    if not isinstance(name, str) or name not in OPTIMIZERS:
         raise OptionError(f"optimizer: expected one of {', '.join(OPTIMIZERS)}; got {name!r}")
     return OPTIMIZERS[name]
 

@@ -46,7 +46,8 @@ def plot_history(history: History, path: str | os.PathLike[str] | None = None) -
         axes.set_ylabel(name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-        axes.legend(title="last epoch")
+        if len(history):
+            axes.legend(title="last epoch")
     if path is not None:
         picture = io.BytesIO()
         figure.savefig(picture, format=Path(path).suffix[1:], dpi=150)

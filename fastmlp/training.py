@@ -14,7 +14,8 @@ import numpy as np
 from fastmlp.backends import select
 from fastmlp.errors import DataError, OptionError, TrainingDiverged
 from fastmlp.history import History
-from fastmlp.inputs import Inputs, as_table, encode_labels, learn_inputs
+from fastmlp.inputs import Inputs, as_table, learn_inputs
+from fastmlp.labels import encode_labels
 from fastmlp.model import Model
 from fastmlp.network import initialise
 from fastmlp.optimizers import find
@@ -35,7 +36,7 @@ def train(
     backend: str = "auto",
     epochs: int = 10,
     batch_size: int | str = 128,
-    optimizer: str = "adam",
+    optimizer: str = "momentum",
     learning_rate: float | None = None,
     beta: float = 0.9,
     precision: str = "float32",
@@ -68,7 +69,7 @@ def train(
     optimizer
         "sgd", "momentum" (the notes'), "nesterov" or "adam".
     learning_rate
-        None takes the optimizer's own: 0.001 for adam, 0.2 for the others.
+        None takes the optimizer's own: 0.001 for adam, 0.5 for the others.
     beta
         Decay of the averaged gradient, in [0, 1).
     precision
@@ -116,10 +117,10 @@ def train(
     >>> model.sizes
     (784, 160, 10)
     """
-    hidden = (hidden,) if isinstance(hidden, int) else tuple(hidden)
-    found = find(optimizer)
-    rate = found.learning_rate if learning_rate is None else learning_rate
-    check_options(hidden, epochs, batch_size, rate, beta, precision, scale, seed, threads)
+    rule = find(optimizer)
+    rate = rule.learning_rate if learning_rate is None else learning_rate
+    widths = tuple(hidden) if isinstance(hidden, Sequence | np.ndarray) and not isinstance(hidden, str) else (hidden,)
+    check_options(widths, epochs, batch_size, rate, beta, precision, scale, seed, threads)
     if X is None:
         if y is not None:
             raise DataError("y: expected no labels without X; pass both, or neither for the built-in digits")
@@ -136,18 +137,18 @@ def train(
         held_out = replace(rows, index=prepared.held_out)
     elif prepared.validation is not None:
         held_out = Rows(*map(compute.asarray, prepared.validation))
-    batch = len(rows) if isinstance(batch_size, str) else min(batch_size, len(rows))
+    batch = len(rows) if isinstance(batch_size, str) else min(int(batch_size), len(rows))
 
     with compute.limit_threads(threads):
         facts = compute.describe()
         report = Report(
             backend=compute.name, requested=backend, reason=reason, threads=facts["threads"], precision=precision,
-            seed=seed, optimizer=optimizer, learning_rate=rate, beta=beta, batch_size=batch, rows=len(rows),
-            validation_rows=0 if held_out is None else len(held_out), epochs=0, stopped="not yet",
+            seed=int(seed), optimizer=optimizer, learning_rate=float(rate), beta=float(beta), batch_size=batch,
+            rows=len(rows), validation_rows=0 if held_out is None else len(held_out), epochs=0, stopped="not yet",
             blas=facts["blas"], device=facts.get("device"), versions=versions(facts["versions"]),
         )  # fmt: skip
         rng = np.random.default_rng(seed)
-        sizes = (prepared.X.shape[1], *hidden, len(prepared.classes))
+        sizes = (prepared.X.shape[1], *map(int, widths), len(prepared.classes))
         start = initialise(sizes, rng, np.dtype(precision))
         model = Model(compute, sizes, start, prepared.classes, prepared.inputs, History(), report, threads)
         with live_table(epochs, progress) as show:
@@ -171,17 +172,23 @@ def run_epochs(
             if shuffle is not None:
                 order = shuffle.permutation(len(rows))  # (N,)
                 ordered = replace(rows, index=order if rows.index is None else rows.index[order])
-            trained = model.learner.epoch(ordered, batch_size)
-            seconds = time.perf_counter() - started
-            if not math.isfinite(trained[0]):
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # a divergence is reported below
+                trained = model.learner.epoch(ordered, batch_size)
+                seconds = time.perf_counter() - started
+                validated = None if held_out is None else model.plan.evaluate(held_out)
+            model.download()
+            loss = trained[0] + (validated[0] if validated else 0.0)
+            if not np.isfinite(model.parameters).all():  # that loss was taken before the last step
+                loss = math.nan
+            if not math.isfinite(loss):
                 raise TrainingDiverged(
-                    f"the loss is {trained[0]} after epoch {report.epochs + 1}: lower learning_rate "
+                    f"the loss is {loss} after epoch {report.epochs + 1}: lower learning_rate "
                     f"({report.learning_rate:g}), or bring the columns to a common scale with scale='standard'"
                 )
-            model.history.append(trained, None if held_out is None else model.plan.evaluate(held_out), seconds)
+            model.history.append(trained, validated, seconds)
             report.epochs += 1
-            model.download()
-            if any([callback(model) is True for callback in callbacks]):  # a list: every callback is called
+            answers = [callback(model) for callback in callbacks]
+            if any(isinstance(answer, bool | np.bool_) and answer for answer in answers):
                 report.stopped = "a callback ended it"
                 return
         report.stopped = "all epochs done"
@@ -208,14 +215,15 @@ def prepare(X: Any, y: Any, validation: Any, dtype: np.dtype, scale: str | None,
     X = as_table(X)
     codes, classes = encode_labels(y, len(X))
     train = held_out = None
-    if isinstance(validation, int | float):
-        train, held_out = split(codes, validation, seed)
+    if isinstance(validation, int | float | np.number) and not isinstance(validation, bool):
+        train, held_out = split(codes, float(validation), seed)
     inputs = learn_inputs(X, scale, train)
     prepared = inputs.prepare(X, dtype)
     if validation is None or held_out is not None:
         return Prepared(prepared, codes, classes, inputs, train, held_out, None)
     if not isinstance(validation, tuple | list) or len(validation) != 2:
-        raise OptionError(f"validation: expected a fraction or a pair (X, y); got {type(validation).__name__}")
+        shown = validation if isinstance(validation, bool | str) else type(validation).__name__
+        raise OptionError(f"validation: expected a fraction between 0 and 1, or a pair (X, y); got {shown}")
     Xv = inputs.prepare(validation[0], dtype, "validation X")
     yv, _ = encode_labels(validation[1], len(Xv), classes, "validation y")
     return Prepared(prepared, codes, classes, inputs, None, None, (Xv, yv))
@@ -246,16 +254,16 @@ def check_options(
         return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
 
     def real(value: Any) -> bool:
-        return isinstance(value, int | float | np.number) and math.isfinite(value)
+        return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
 
     for name, value, good, expected in (
         ("hidden", hidden, all(whole(units, 1) for units in hidden), "whole numbers from 1, one a hidden layer"),
         ("epochs", epochs, whole(epochs, 1), "a whole number from 1"),
-        ("batch_size", batch_size, batch_size == "full" or whole(batch_size, 1), "a whole number from 1, or 'full'"),
+        ("batch_size", batch_size, whole(batch_size, 1) or batch_size == "full", "a whole number from 1, or 'full'"),
         ("learning_rate", rate, real(rate) and rate > 0, "a finite number above 0"),
         ("beta", beta, real(beta) and 0 <= beta < 1, "a number from 0 to below 1"),
-        ("precision", precision, precision in PRECISIONS, " or ".join(PRECISIONS)),
-        ("scale", scale, scale in (None, "standard"), "None or 'standard'"),
+        ("precision", precision, isinstance(precision, str) and precision in PRECISIONS, " or ".join(PRECISIONS)),
+        ("scale", scale, scale is None or scale == "standard", "None or 'standard'"),
         ("seed", seed, whole(seed, 0) and seed < 2**32, "a whole number from 0 to below 2**32"),
         ("threads", threads, threads is None or whole(threads, 1), "a whole number from 1, or None"),
     ):

@@ -37,7 +37,7 @@ def load(name: str) -> Backend | str:
         module = importlib.import_module(f"fastmlp.backends.{name}")
         backend: Backend = getattr(module, CLASSES[name])()
     except Exception as error:  # a broken install of CuPy or Numba can raise anything at all
-        return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {error}".splitlines()[0]
     return backend
 
 
@@ -85,7 +85,7 @@ def select(name: str = "auto", *, strict: bool = False) -> Selection:
     if name not in NAMES:
         raise OptionError(f"backend: expected one of {', '.join(NAMES)}; got {name!r}")
     refused = []
-    for candidate in CLASSES if name == "auto" else (name, "numba", "numpy"):
+    for candidate in CLASSES if name == "auto" else dict.fromkeys((name, "numba", "numpy")):
         backend = load(candidate)
         if isinstance(backend, str):
             refused.append(f"{candidate} is not usable ({backend})")

@@ -98,8 +98,8 @@ class NumpyBackend(Backend):
         return np.zeros(shape, dtype)
 
     def tile_rows(self, sizes: Sequence[int]) -> int:
-        """Rows whose activations and deltas take about 4 MB: large enough to feed BLAS, small enough for the caches."""
-        return max(256, 2**20 // (2 * sum(sizes[1:])))
+        """Rows whose numbers take about 16 MB: large enough to feed BLAS, small beside the data."""
+        return max(64, 2**22 // (sizes[0] + 2 * sum(sizes[1:])))
 
     def limit_threads(self, threads: int | None) -> AbstractContextManager[Any]:
         """At most `threads` threads in the BLAS products; None leaves BLAS its own choice."""

@@ -22,6 +22,14 @@ def gather(X, index, pixel, out):
 
 
 @compiled
+def scale(X, pixel, out):
+    """out = X * pixel, in one pass. X (N, I) -> out (N, I)."""
+    for n in range(out.shape[0]):
+        for i in range(out.shape[1]):
+            out[n, i] = X[n, i] * pixel
+
+
+@compiled
 def bias(z, b, relu):
     """z += b, then max(., 0) if relu, in one pass; a NaN stays one. z (N, H), b (H,)."""
     for n in range(z.shape[0]):

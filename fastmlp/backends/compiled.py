@@ -1,0 +1,221 @@
+"""`fastmlp.network` compiled by Numba, in the loops over tiles and batches that a team of threads runs.
+
+A batch of many rows is worked through in tiles: each thread adds up a gradient of its own while a tile's numbers are
+in its cache; the gradients are then summed and the parameters updated. A smaller batch takes two phases: first its
+rows are split over the threads, as far as dz; then its features, each thread updating the weights whose gradient it
+has just made.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from numba import carray, types
+from numba.extending import intrinsic, overload
+
+from fastmlp import network
+from fastmlp.backends import compiled_update
+from fastmlp.backends.compiled_update import BLOCK, row_views, share
+from fastmlp.kernels.cpu import fused, ops
+from fastmlp.kernels.cpu.cache import KERNELS, compiled, fingerprint, kept
+from fastmlp.kernels.cpu.team import barrier, stopped
+
+TILE = 112  # rows at a time, a multiple of the microkernel's: x, a and dz of a tile stay in the L2 cache
+VERSION = KERNELS + fingerprint(Path(__file__).parent) + fingerprint(Path(network.__file__).parent)
+
+
+class Net(NamedTuple):
+    """The layers of a network, and the transposes that carry deltas back."""
+
+    W: Any  # W[l] (fan_in, fan_out)
+    b: Any  # b[l] (fan_out,)
+    WT: Any  # WT[l] (fan_out, fan_in); WT[0] is empty, since nothing is carried back to the input
+
+
+class Buffers(NamedTuple):
+    """Rows on their way through the network."""
+
+    x: Any  # (n, I)
+    a: Any  # a[l] (n, H_l)
+    dz: Any  # dz[l] (n, H_l)
+
+
+class Task(NamedTuple):
+    """What all threads of a team share."""
+
+    team: Any  # address of the team's array
+    threads: Any
+    net: Any  # Net
+    X: Any  # (M, I)
+    y: Any  # (M,) int32
+    order: Any  # (N,) int64, the rows to use, or None: the first N
+    N: Any
+    totals: Any  # (threads, 2) float64: sum of losses, right answers
+
+
+forward, deltas, gradients = map(compiled, (network.forward, network.deltas, network.gradients))
+
+
+@intrinsic
+def as_pointer(typingctx, address):  # type: ignore[no-untyped-def]
+    """An address held in an integer, as a pointer that `numba.carray` takes."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
+
+    return types.voidptr(types.int64), generate
+
+
+def take_rows(X, order, first, last, buffer):
+    """Rows order[first:last] of X (M, I) as numbers for the first layer (n, I): in `buffer`, or where they lie."""
+
+
+@overload(take_rows)
+def _take_rows(X, order, first, last, buffer):
+    pixel = 1 / 255 if X.dtype == types.uint8 else 1
+    if order is types.none and X.dtype == buffer.dtype and X.layout == "C":
+
+        def where_they_lie(X, order, first, last, buffer):
+            start = as_pointer(X.ctypes.data + first * X.strides[0])  # X may be read-only, which is another type
+            return carray(start, (last - first, X.shape[1]), X.dtype)
+
+        return where_they_lie
+    if order is types.none:
+
+        def in_order(X, order, first, last, buffer):
+            x = buffer[: last - first]
+            fused.scale(X[first:last], x.dtype.type(pixel), x)
+            return x
+
+        return in_order
+
+    def picked(X, order, first, last, buffer):
+        x = buffer[: last - first]
+        fused.gather(X, order[first:last], x.dtype.type(pixel), x)
+        return x
+
+    return picked
+
+
+@compiled
+def take_labels(y, order, first, last):
+    """The labels of rows order[first:last] -> (n,)."""
+    if order is None:
+        return y[first:last]
+    return y[order[first:last]]
+
+
+@compiled
+def transpose(net, thread, threads):
+    """This thread's share of the transposes, from the weights as they stand."""
+    for l in range(1, len(net.W)):
+        first, last = share(net.W[l].shape[0], thread, threads, BLOCK)
+        ops.transpose_rows(net.W[l], first, last, net.WT[l])
+
+
+@compiled
+def visit(task, thread, first, last, scale, x, a, dz):
+    """Forward, loss and deltas of rows `first` to `last`, which are in x (n, I)."""
+    forward(ops, x, task.net.W, task.net.b, a)
+    y = take_labels(task.y, task.order, first, last)
+    fused.softmax_cross_entropy(a[-1], y, scale, dz[-1], task.totals[thread])
+    deltas(ops, task.net.WT, a, dz)
+
+
+@compiled
+def epoch_in_tiles(thread, task, moves, tile, dW, db, batch_size):
+    """One thread's part of an epoch of large batches; dW and db are views of moves.g[thread]."""
+    g, phase = moves.g[0], 0
+    for step in range(len(moves.rates)):
+        start = step * batch_size
+        stop = min(start + batch_size, task.N)
+        scale = g.dtype.type(1 / (stop - start))
+        transpose(task.net, thread, task.threads)
+        moves.g[thread, :] = 0
+        phase += 1
+        if not barrier(task.team, task.threads, phase):
+            return
+        first, last = share(stop - start, thread, task.threads, TILE)
+        for lo in range(start + first, start + last, TILE):
+            if stopped(task.team):
+                return
+            hi = min(lo + TILE, start + last)
+            x = take_rows(task.X, task.order, lo, hi, tile.x)
+            a, dz = row_views(tile.a, 0, hi - lo), row_views(tile.dz, 0, hi - lo)
+            visit(task, thread, lo, hi, scale, x, a, dz)
+            gradients(ops, x, a, dz, dW, db, True)
+        phase += 1
+        if not barrier(task.team, task.threads, phase):
+            return
+        first, last = share(len(g), thread, task.threads, 16)
+        for other in range(1, task.threads):
+            g[first:last] += moves.g[other, first:last]
+        compiled_update.apply(moves, g, first, last, moves.rates[step])
+        phase += 1
+        if not barrier(task.team, task.threads, phase):
+            return
+
+
+@compiled
+def epoch_in_phases(thread, task, moves, batch, batch_size):
+    """One thread's part of an epoch of small batches, whose buffers all threads share."""
+    phase = 0
+    transpose(task.net, thread, task.threads)
+    for step in range(len(moves.rates)):
+        start = step * batch_size
+        n = min(batch_size, task.N - start)
+        phase += 1
+        if not barrier(task.team, task.threads, phase):
+            return
+        first, last = share(n, thread, task.threads, 2)
+        if last > first:
+            x = take_rows(task.X, task.order, start + first, start + last, batch.x[first:last])
+            a, dz = row_views(batch.a, first, last), row_views(batch.dz, first, last)
+            visit(task, thread, start + first, start + last, x.dtype.type(1 / n), x, a, dz)
+        phase += 1
+        if not barrier(task.team, task.threads, phase):
+            return
+        how = compiled_update.Share(moves, moves.rates[step], thread, task.threads)
+        gradients(
+            compiled_update,
+            batch.x[:n],
+            row_views(batch.a, 0, n),
+            row_views(batch.dz, 0, n),
+            task.net.W,
+            task.net.b,
+            how,
+        )
+        transpose(task.net, thread, task.threads)
+
+
+@compiled
+def evaluate(thread, task, tile):
+    """One thread's part of the loss and the right answers over all rows."""
+    first, last = share(task.N, thread, task.threads, TILE)
+    for lo in range(first, last, TILE):
+        if stopped(task.team):
+            return
+        hi = min(lo + TILE, last)
+        x, a = take_rows(task.X, task.order, lo, hi, tile.x), row_views(tile.a, 0, hi - lo)
+        forward(ops, x, task.net.W, task.net.b, a)
+        y, dz = take_labels(task.y, task.order, lo, hi), tile.dz[-1][: hi - lo]
+        fused.softmax_cross_entropy(a[-1], y, x.dtype.type(1), dz, task.totals[thread])
+
+
+@compiled
+def logits(thread, threads, team, net, X, tile, z):
+    """One thread's part of the last layer's z (N, O) of rows X (N, I)."""
+    first, last = share(len(X), thread, threads, TILE)
+    for lo in range(first, last, TILE):
+        if stopped(team):
+            return
+        hi = min(lo + TILE, last)
+        a = row_views(tile.a, 0, hi - lo)
+        forward(ops, take_rows(X, None, lo, hi, tile.x), net.W, net.b, a)
+        z[lo:hi] = a[-1]
+
+
+epoch_in_tiles, epoch_in_phases, evaluate, logits = (
+    kept(function.py_func, VERSION) for function in (epoch_in_tiles, epoch_in_phases, evaluate, logits)
+)

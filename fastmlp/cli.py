@@ -1,0 +1,398 @@
+"""The command line: ``fastmlp train``, ``predict``, ``evaluate``, ``info`` and ``bench``."""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import io
+import json
+import os
+import platform
+import shlex
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from typer.core import TyperGroup
+
+import fastmlp
+from fastmlp import backends
+from fastmlp.data import Dataset, read
+from fastmlp.errors import BackendUnavailable, DataError, ModelFileError, OptionError, TrainingDiverged
+from fastmlp.files import check_writable, write_beside_and_rename
+from fastmlp.inputs import as_table, learn_inputs
+from fastmlp.labels import encode_labels
+from fastmlp.model import Model
+from fastmlp.optimizers import OPTIMIZERS
+from fastmlp.plots import check_plot_path
+from fastmlp.progress import class_table, clean, fact, say, working
+from fastmlp.report import versions
+from fastmlp.training import PRECISIONS
+
+REFUSALS = (DataError, OptionError, ModelFileError, BackendUnavailable, TrainingDiverged, OSError, MemoryError)
+WRONG, REFUSED, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141  # exit codes
+HELD_OUT = 0.2  # of the rows, for validation, where the data have no part for it
+CLASSES_SHOWN = 20  # `evaluate` prints a line a class up to here
+DEFAULTS = {name: option.default for name, option in inspect.signature(fastmlp.train).parameters.items()}
+
+
+class Commands(TyperGroup):
+    """The group of all commands: remembers the command line, and turns refusals into one line and an exit code."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Keep the arguments for the report."""
+        ctx.meta["command"] = shlex.join(["fastmlp", *args])
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        with plain_messages():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def plain_messages() -> Iterator[None]:
+    """Bad input, and warnings, as one line on standard error; a closed pipe and Ctrl-C end quietly."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", category=UserWarning, module="fastmlp")
+        warnings.showwarning = lambda message, *_: say("warning", "yellow", message)
+        try:
+            yield
+            sys.stdout.flush()
+        except BrokenPipeError:
+            with suppress(OSError, ValueError):  # what is left to flush at exit goes nowhere
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(PIPE_CLOSED) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except typer.BadParameter as error:
+            where = error.ctx.command_path if error.ctx else "fastmlp"
+            say("error", "red", f"{error.format_message().rstrip('.')}; see {where} --help")
+            raise typer.Exit(REFUSED) from None
+        except REFUSALS as error:
+            say("error", "red", error)
+            raise typer.Exit(REFUSED) from None
+
+
+SOURCES = "'mnist', a folder of IDX files, or a .csv, .csv.gz, .npz or .npy file"
+
+
+def option(panel: str, metavar: str, help: str, default: str | bool = True) -> Any:
+    """An option in a panel of the help page; `default` is shown in place of the real one where given."""
+    return typer.Option(metavar=metavar, help=help, rich_help_panel=panel, show_default=default)
+
+
+Data = Annotated[str, typer.Argument(metavar="DATA", help=SOURCES)]
+ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, written by train --save")]
+Target = Annotated[str | None, option("Data", "COLUMN", "Label column of a CSV", "label")]
+Labels = Annotated[str | None, option("Data", "FILE.npy", "Labels that go with a .npy file of rows")]
+BackendName = Annotated[str, option("Computing", "NAME", f"What computes: {', '.join(backends.NAMES)}")]
+Threads = Annotated[int | None, option("Computing", "N", "CPU threads at most", "the library's choice")]
+Strict = Annotated[bool, typer.Option("--strict", help="Fail, not fall back, where the backend cannot run",
+                                      rich_help_panel="Computing")]  # fmt: skip
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines")]
+
+
+def check_outputs(outputs: dict[str, Path | None], inputs: Sequence[str | Path | None]) -> None:
+    """Refuse, before long work, outputs that cannot be written, that are one file, or that would replace an input."""
+    known = {str(source): Path(source).expanduser() for source in inputs if source is not None}
+    for name, path in outputs.items():
+        if path is None:
+            continue
+        check_writable(path)
+        for other, taken in known.items():
+            idx = taken.is_dir() and path.resolve().parent == taken.resolve() and "ubyte" in path.name
+            if idx or path.resolve() == taken.resolve() or (path.exists() and taken.exists() and path.samefile(taken)):
+                raise OptionError(
+                    f"{name} {path}: expected a file of its own, but {other} is the same; name another file"
+                )
+        known[name] = path
+
+
+def parse_hidden(text: str) -> tuple[int, ...]:
+    """Units of each hidden layer from text such as "512,512"; none from an empty one. Raises OptionError."""
+    try:
+        return tuple(int(units) for units in text.split(",")) if text.strip() else ()
+    except ValueError:
+        raise OptionError(f"--hidden: expected whole numbers with commas between, as 512,512; got {text!r}") from None
+
+
+def parse_batch_size(text: str) -> int | str:
+    """A number of rows, or "full". Raises OptionError."""
+    try:
+        return text if text == "full" else int(text)
+    except ValueError:
+        raise OptionError(f"--batch-size: expected a whole number from 1, or 'full'; got {text!r}") from None
+
+
+def parse_scale(text: str | None, data: Dataset) -> str | None:
+    """What `train` takes: columns of numbers are standardised unless "none" is asked for, pixels only on demand."""
+    if text not in (None, "standard", "none"):
+        raise OptionError(f"--scale: expected standard or none; got {text!r}")
+    if text is None:
+        return None if data.X.dtype == np.uint8 else "standard"
+    return None if text == "none" else text
+
+
+def validation_part(fraction: float | None, data: Dataset) -> Any:
+    """What `train` takes: the data's own part or HELD_OUT of the rows unless a fraction is asked for; 0 is none."""
+    if fraction is None:
+        return HELD_OUT if data.validation is None else data.validation
+    return fraction or None
+
+
+def load_data(source: str | None, **options: Any) -> Dataset:
+    """`fastmlp.data.read`, with a spinner on a terminal."""
+    with working(f"reading {'the built-in digits' if source is None else clean(source)}"):
+        return read(source, **options)
+
+
+def check_test(data: Dataset, scale: str | None) -> None:
+    """Refuse, before long training, a test part that the trained network could not be measured on."""
+    if data.test is not None:
+        X, y = data.test
+        classes = encode_labels(data.y, len(data.X))[1]
+        encode_labels(y, len(X), classes, "test y")
+        learn_inputs(as_table(data.X), scale).prepare(X, np.dtype(np.float32), "test X")
+
+
+def measured_part(data: Dataset) -> tuple[str, np.ndarray, np.ndarray | None]:
+    """The rows to predict or to evaluate on, and what they are: the test part, else all rows."""
+    if data.test is not None:
+        return "test rows", *data.test
+    if data.validation is not None and data.y is not None:
+        (X, y), (Xv, yv) = (data.X, data.y), data.validation
+        return "all rows", np.concatenate([X, Xv]), np.concatenate([y, yv])
+    return "all rows", data.X, data.y
+
+
+app = typer.Typer(
+    cls=Commands, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+
+
+@app.callback(invoke_without_command=True)
+def overview(
+    ctx: typer.Context,
+    show_version: Annotated[bool, typer.Option("--version", help="Show the version and exit")] = False,
+) -> None:
+    """Dense networks, trained at the speed of the hardware at hand."""
+    if show_version:
+        print(f"fastmlp {version('fastmlp')}")
+        raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help(), end="")
+
+
+NETWORK, OUTPUT = "Network and training", "Output"
+
+
+@app.command()
+def train(
+    ctx: typer.Context,
+    data: Annotated[str | None, typer.Argument(metavar="DATA", help=SOURCES, show_default="built-in digits")] = None,
+    target: Target = None,
+    labels: Labels = None,
+    validation: Annotated[float | None, option("Data", "FRACTION", "Share of rows to hold out; 0 for none",
+                                               f"the data's own part, else {HELD_OUT}")] = None,
+    scale: Annotated[str | None, option("Data", "NAME", "standard (each column) or none",
+                                        "none for pixels, else standard")] = None,
+    hidden: Annotated[str, option(NETWORK, "UNITS", "Units of the hidden layers, as 512,512; '' for none")] = (
+        ",".join(map(str, DEFAULTS["hidden"]))),
+    epochs: Annotated[int, option(NETWORK, "N", "Passes over the training rows")] = DEFAULTS["epochs"],
+    batch_size: Annotated[str, option(NETWORK, "N", "Rows a step, or full")] = str(DEFAULTS["batch_size"]),
+    optimizer: Annotated[str, option(NETWORK, "NAME", ", ".join(OPTIMIZERS))] = DEFAULTS["optimizer"],
+    learning_rate: Annotated[float | None, option(NETWORK, "RATE", "Step size", "the optimizer's own")] = None,
+    beta: Annotated[float, option(NETWORK, "BETA", "Decay of the averaged gradient")] = DEFAULTS["beta"],
+    precision: Annotated[str, option(NETWORK, "NAME", " or ".join(PRECISIONS))] = DEFAULTS["precision"],
+    seed: Annotated[int, option(NETWORK, "N", "Of start weights, shuffles and split")] = DEFAULTS["seed"],
+    backend: BackendName = DEFAULTS["backend"],
+    threads: Threads = None,
+    strict: Strict = False,
+    save: Annotated[Path | None, option(OUTPUT, "FILE", "Write the model, for predict and evaluate")] = None,
+    report: Annotated[Path | None, option(OUTPUT, "FILE.json", "Write what ran, the history, the test result")] = None,
+    plot: Annotated[Path | None, option(OUTPUT, "FILE", "Draw loss and accuracy: .png, .svg or .pdf")] = None,
+) -> None:  # fmt: skip
+    """Train a network. Without any option it trains well on the built-in digits."""
+    outputs = {"--save": save, "--report": report, "--plot": plot}
+    check_outputs(outputs, (data, labels))
+    if plot is not None:
+        check_plot_path(plot)
+    units, rows_a_step = parse_hidden(hidden), parse_batch_size(batch_size)
+    dataset = load_data(data, target=target, labels=labels)
+    standardise, held_out = parse_scale(scale, dataset), validation_part(validation, dataset)
+    check_test(dataset, standardise)
+    model = fastmlp.train(
+        dataset.X, dataset.y, validation=held_out, hidden=units, backend=backend, epochs=epochs, batch_size=rows_a_step,
+        optimizer=optimizer, learning_rate=learning_rate, beta=beta, precision=precision, scale=standardise, seed=seed,
+        threads=threads, strict=strict, progress=True,
+    )  # fmt: skip
+    if save is not None:
+        model.save(save)
+    test = {} if dataset.test is None else dict(
+        zip(("test_loss", "test_accuracy"), model.evaluate(*dataset.test), strict=True))  # fmt: skip
+    if report is not None:
+        facts = {"command": ctx.meta["command"], "data": dataset.name} | model.report.to_dict() | test
+        write_beside_and_rename(report, json.dumps(facts | {"history": asdict(model.history)}, indent=1).encode())
+    if plot is not None:
+        model.history.plot(plot)
+    summarise(model, dataset.name, test)
+    for path in filter(None, outputs.values()):
+        fact("wrote", path)
+    if model.report.stopped == "interrupted":
+        raise typer.Exit(INTERRUPTED)
+
+
+def summarise(model: Model, name: str, test: dict[str, float]) -> None:
+    """The end of a training in a few lines."""
+    report, last, seconds = model.report, model.history.last(), sum(model.history.seconds)
+    fact("network", f"{'-'.join(map(str, model.sizes))}, trained on {report.rows:,} rows of {name}")
+    fact("training", f"{report.epochs} epoch{'s' * (report.epochs != 1)} in {seconds:.2f} s; {report.stopped}")
+    where = report.device or report.blas
+    threads = f", {report.threads} thread{'s' * (report.threads != 1)}" if report.threads else ""
+    fact("backend", f"{report.backend}{threads}, {where}: {report.reason}")
+    if "validation_accuracy" in last:
+        fact("validation", f"accuracy {last['validation_accuracy']:.4f}, loss {last['validation_loss']:.4f}")
+    if test:
+        fact("test", f"accuracy {test['test_accuracy']:.4f}, loss {test['test_loss']:.4f}")
+
+
+@app.command()
+def predict(
+    model: ModelFile,
+    data: Data,
+    target: Target = None,
+    backend: BackendName = DEFAULTS["backend"],
+    threads: Threads = None,
+    strict: Strict = False,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Add a column for each class",
+                                                rich_help_panel=OUTPUT)] = False,
+    output: Annotated[Path | None, option(OUTPUT, "FILE.csv", "Write here, not to standard output")] = None,
+) -> None:  # fmt: skip
+    """Predict the class of each row, as CSV: of the test part where the data have one, else of all rows."""
+    check_outputs({"--output": output}, (model, data))
+    network = fastmlp.load(model, backend=backend, threads=threads, strict=strict)
+    _, X, _ = measured_part(load_data(data, target=target, labelled=False))
+    columns = [network.predict(X), *(network.predict_proba(X).T if probabilities else ())]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["prediction", *(f"probability {label}" for label in network.classes if probabilities)])
+    writer.writerows(zip(*columns, strict=True))
+    if output is None:
+        sys.stdout.write(text.getvalue())
+    else:
+        write_beside_and_rename(output, text.getvalue().encode())
+        fact("wrote", f"{output}, {len(X):,} rows")
+
+
+@app.command()
+def evaluate(
+    model: ModelFile,
+    data: Data,
+    target: Target = None,
+    labels: Labels = None,
+    backend: BackendName = DEFAULTS["backend"],
+    threads: Threads = None,
+    strict: Strict = False,
+    as_json: Json = False,
+) -> None:
+    """Measure loss and accuracy: on the test part where the data have one, else on all rows."""
+    network = fastmlp.load(model, backend=backend, threads=threads, strict=strict)
+    dataset = load_data(data, target=target, labels=labels)
+    part, X, y = measured_part(dataset)
+    loss, accuracy = network.evaluate(X, y)
+    known = network.classes
+    right, given = (encode_labels(codes, len(X), known)[0] for codes in (y, network.predict(X)))
+    confusion = np.bincount(right * len(known) + given, minlength=len(known) ** 2).reshape(len(known), -1)
+    if as_json:
+        print(json.dumps({
+            "data": dataset.name, "part": part, "rows": len(X), "loss": loss, "accuracy": accuracy,
+            "backend": network.backend.name, "classes": known.tolist(), "confusion": confusion.tolist(),
+        }))  # fmt: skip
+        return
+    fact("data", f"{dataset.name}, {len(X):,} rows ({part})")
+    fact("loss", f"{loss:.4f}")
+    fact("accuracy", f"{accuracy:.4f}")
+    if len(known) <= CLASSES_SHOWN:
+        Console().print(class_table(known, confusion))
+
+
+@app.command()
+def info(as_json: Json = False) -> None:
+    """Show what was found here: backends, BLAS, threads, versions, and what would run."""
+    found, (chosen, reason) = backends.available(), backends.select()
+    described = chosen.describe()
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    facts = {
+        "runs": chosen.name, "reason": reason, "device": described.get("device"), "blas": described["blas"],
+        "threads": described["threads"], "cpus": cpus, "platform": platform.platform(),
+        "versions": versions(described["versions"]),
+    }  # fmt: skip
+    if as_json:
+        print(json.dumps({"backends": [row._asdict() for row in found], **facts}, indent=1))
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("backend", "usable", "computes with, or why not"):
+        table.add_column(name, overflow="fold")
+    for row in found:
+        usable = Text("yes", "green") if row.usable else Text("no", "red")
+        table.add_row(Text(row.name, "bold" if row.name == chosen.name else ""), usable, Text(clean(row.reason)))
+    Console().print(table, "")
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{library} {number}" for library, number in value.items())
+        if value is not None:
+            fact(name, value)
+
+
+@app.command()
+def bench(
+    rows: Annotated[int | None, option("Work", "N", "Rows of the built-in digits to use", "all, 42,000")] = None,
+    rounds: Annotated[int, option("Work", "N", "Times each is measured; the median counts")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Time the usable backends side by side on this machine, and check that they agree.
+
+    A network of 784-160-10: an epoch on the full batch, an epoch in batches of 128, a prediction of all rows.
+    """
+    from fastmlp import bench as work
+
+    if rounds < 1:
+        raise OptionError(f"--rounds: expected a whole number from 1; got {rounds}")
+    data = load_data(None)
+    rows = len(data.X) if rows is None else rows
+    if data.y is None or not work.BATCH <= rows <= len(data.X):
+        raise OptionError(f"--rows: expected a whole number from {work.BATCH} to {len(data.X)}; got {rows}")
+    found = backends.available()
+    with working("measuring"):
+        timings = work.measure(data.X[:rows], data.y[:rows], [row.name for row in found if row.usable], rounds)
+    wrong = work.disagreements(timings)
+    if as_json:
+        print(
+            json.dumps({"rows": rows, "agree": not wrong, "timings": [asdict(timing) for timing in timings]}, indent=1)
+        )
+    else:
+        Console().print(work.table(timings))
+        for row in found:
+            if not row.usable:
+                fact(row.name, f"not measured: {row.reason}")
+    for line in wrong:
+        say("error", "red", line)
+    if wrong:
+        raise typer.Exit(WRONG)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    app(prog_name="fastmlp")

@@ -1,0 +1,35 @@
+"""Compiled code kept on disk, and never stale.
+
+Numba looks for a change in the file of the compiled function only. Ours is made of many files, so its name in the
+cache carries a hash of them all: after an edit or an upgrade it is simply another name. Numba itself tells CPUs and
+its own versions apart, and uses the user's cache folder where the install is read-only.
+"""
+
+import hashlib
+from pathlib import Path
+
+from numba import njit
+
+OPTIONS = {"nogil": True, "error_model": "numpy"}  # no fast-math: NaN and infinity pass, sums keep their order
+
+
+def fingerprint(folder):
+    """A hash of the Python sources of a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(folder).glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+KERNELS = fingerprint(Path(__file__).parent)
+
+
+def compiled(function):
+    """`function` compiled into the functions that call it."""
+    return njit(**OPTIONS)(function)
+
+
+def kept(function, version=KERNELS):
+    """`function` compiled once and kept on disk under a name that carries `version`."""
+    function.__qualname__ += f"_{version}"
+    return njit(cache=True, **OPTIONS)(function)

@@ -1,0 +1,107 @@
+"""The microkernel: a block of a matrix product held in vector registers, as LLVM code of our own.
+
+Numba's own loops leave the accumulators in memory; written as phi nodes they stay in registers, and the block runs at
+the CPU's peak. Nothing is packed or transposed: one operand is broadcast number by number through any two strides, so
+the same code multiplies x W (broadcast along the rows of x) and x^T dz (along its columns).
+"""
+
+from typing import NamedTuple
+
+from llvmlite import ir
+
+from .vector import BYTES, I64, REALS, broadcast, declare, has_fma, load, load_lanes, store_lanes, zeros
+
+PLAIN = "plain"  # C as it is
+RELU = "relu"  # C = max(C, 0); a NaN stays one
+MASK = "mask"  # C = C where gate > 0, else 0: the derivative of ReLU
+
+
+class Shape(NamedTuple):
+    """A block of C: `rows` by `vectors` registers of `lanes` numbers each."""
+
+    real: str  # "float32" or "float64"
+    rows: int
+    vectors: int
+    lanes: int
+
+
+class Matrix(NamedTuple):
+    """A matrix in memory: the address of its first number and the bytes from row to row, LLVM integers.
+
+    Its rows are contiguous, but for A, whose numbers are `step` bytes apart along k. A stride of 0 repeats one row.
+    """
+
+    address: ir.Value
+    row: ir.Value
+    step: ir.Value | None = None
+
+    def moved(self, builder, rows, step_bytes=0):
+        """The matrix from row `rows` on, `step_bytes` further to the right."""
+        address = builder.add(self.address, builder.mul(self.row, rows))
+        return self._replace(address=builder.add(address, step_bytes) if step_bytes else address)
+
+
+def emit_block(builder, shape, finish, A, B, start, C, gate, K, mask=None):
+    """Emit C = finish(start + A B) for one block: A (rows, K), B (K, vectors*lanes), the others (rows, vectors*lanes).
+
+    A mask, of one vector, leaves the columns it switches off unread and unwritten.
+    start may have row stride 0, to begin each row with a bias, be C itself, to accumulate, or be at address 0: zeros.
+    """
+    real, size = REALS[shape.real], BYTES[shape.real]
+    vector = ir.VectorType(real, shape.lanes)
+    width = size * shape.lanes
+    block = [(i, j) for i in range(shape.rows) for j in range(shape.vectors)]
+    name = f"llvm.{'fma' if has_fma() else 'fmuladd'}.v{shape.lanes}f{8 * size}"
+    multiply_add = declare(builder.module, name, vector, [vector] * 3)
+
+    def at(matrix, i, j):
+        return builder.add(matrix.moved(builder, I64(i)).address, I64(j * width))
+
+    rows = [A.moved(builder, I64(i)).address for i in range(shape.rows)]
+    with builder.if_else(builder.icmp_signed("!=", start.address, I64(0))) as (given, absent):
+        with given:
+            first = {(i, j): load_lanes(builder, at(start, i, j), vector, size, mask) for i, j in block}
+            from_start = builder.block
+        with absent:
+            from_zero = builder.block
+    begin = {place: builder.phi(vector) for place in block}
+    for place in block:
+        begin[place].add_incoming(first[place], from_start)
+        begin[place].add_incoming(zeros(vector), from_zero)
+
+    before = builder.block
+    loop, done = builder.append_basic_block("k"), builder.append_basic_block("done")
+    builder.cbranch(builder.icmp_signed(">", K, I64(0)), loop, done)
+
+    builder.position_at_end(loop)
+    k, across, down = (builder.phi(I64) for _ in range(3))  # index; offset along rows of A; address of row k of B
+    total = {place: builder.phi(vector) for place in block}
+    row_of_B = [
+        load_lanes(builder, builder.add(down, I64(j * width)), vector, size, mask) for j in range(shape.vectors)
+    ]
+    following = {}
+    for i in range(shape.rows):
+        number = broadcast(builder, load(builder, builder.add(rows[i], across), real, size), vector)
+        for j in range(shape.vectors):
+            following[i, j] = builder.call(multiply_add, [number, row_of_B[j], total[i, j]])
+    for phi, first, step in ((k, I64(0), I64(1)), (across, I64(0), A.step), (down, B.address, B.row)):
+        phi.add_incoming(first, before)
+        phi.add_incoming(builder.add(phi, step), loop)
+    for place in block:
+        total[place].add_incoming(begin[place], before)
+        total[place].add_incoming(following[place], loop)
+    builder.cbranch(builder.icmp_signed("<", builder.add(k, I64(1)), K), loop, done)
+
+    builder.position_at_end(done)
+    results = {place: builder.phi(vector) for place in block}
+    zero = zeros(vector)
+    for (i, j), result in results.items():
+        result.add_incoming(begin[i, j], before)
+        result.add_incoming(following[i, j], loop)
+    for (i, j), result in results.items():
+        if finish == RELU:
+            result = builder.select(builder.fcmp_ordered("<", result, zero), zero, result)
+        elif finish == MASK:
+            passes = builder.fcmp_ordered(">", load_lanes(builder, at(gate, i, j), vector, size, mask), zero)
+            result = builder.select(passes, result, zero)
+        store_lanes(builder, result, at(C, i, j), size, mask)

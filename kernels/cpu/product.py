@@ -1,0 +1,122 @@
+"""Matrix products of any size, made of microkernels.
+
+The loops over microkernels are long, and Numba compiles a function anew into each function that calls it. So each
+kind of product is compiled once, as a C function, and given a name by which compiled code finds it.
+"""
+
+from functools import cache
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import cfunc, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .cache import KERNELS
+from .microkernel import MASK, PLAIN, RELU, Matrix, Shape, emit_block
+from .vector import BYTES, I64, declare, first_lanes, register_bytes
+
+# Rows and vectors of the largest block, by bytes of a register. AVX-512 has 32 registers: 28 accumulate, 2 hold B and
+# one broadcasts A; AVX2 and SSE have 16, NEON 32.
+BLOCK = {64: (14, 2), 32: (6, 2), 16: (6, 2)}
+DEPTH = 512  # k at a time: so much of a panel of B stays in the caches while the rows of A pass over it
+ARGUMENTS = 14
+
+
+@intrinsic(prefer_literal=True)
+def loops(typingctx, real, finish, a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K):
+    """C = finish(start + A B), panel by panel of columns, each block by block of rows.
+
+    `real` and `finish` are literal text; the rest are addresses, strides in bytes, and sizes: A (M, K), B (K, N).
+    A[i, k] is at a + i*a_row + k*a_step; rows of the others are contiguous. start_row 0 begins each row alike, with a
+    bias; start may be C itself, to accumulate, or 0, to begin with zeros. gate is read by the MASK finish only.
+    """
+    type_, ending = real.literal_value, finish.literal_value
+    most_rows, most_vectors = BLOCK[register_bytes()]
+    heights = [most_rows, *(height for height in (8, 4, 2, 1) if height < most_rows)]
+    size = BYTES[type_]
+    lanes = register_bytes() // size
+
+    def generate(context, builder, signature, arguments):
+        a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K = arguments[2:]
+
+        def emit_deep_block(shape, m, across, mask):
+            A = Matrix(a, a_row, a_step).moved(builder, m)
+            B = Matrix(b, b_row).moved(builder, I64(0), across)
+            C = Matrix(c, c_row).moved(builder, m, across)
+            G = Matrix(gate, gate_row).moved(builder, m, across)
+            S = Matrix(start, start_row).moved(builder, m, across)
+            given = builder.icmp_signed("!=", start, I64(0))  # address 0 stays 0
+            S = S._replace(address=builder.select(given, S.address, I64(0)))
+            emit_block(builder, shape, ending, A, B, S, C, G, K, mask)
+
+        def emit_panel(vectors, across, mask=None):
+            top = I64(0)  # rows done
+            for height in heights:
+                blocks = builder.sdiv(builder.sub(M, top), I64(height))
+                with cgutils.for_range(builder, blocks) as block:
+                    m = builder.add(top, builder.mul(block.index, I64(height)))
+                    emit_deep_block(Shape(type_, height, vectors, lanes), m, across, mask)
+                top = builder.add(top, builder.mul(blocks, I64(height)))
+
+        done = I64(0)  # columns
+        for vectors in range(most_vectors, 0, -1):
+            columns = I64(vectors * lanes)
+            panels = builder.sdiv(builder.sub(N, done), columns)
+            with cgutils.for_range(builder, panels) as panel:
+                column = builder.add(done, builder.mul(panel.index, columns))
+                emit_panel(vectors, builder.mul(column, I64(size)))
+            done = builder.add(done, builder.mul(panels, columns))
+        rest = builder.sub(N, done)
+        with builder.if_then(builder.icmp_signed(">", rest, I64(0))):
+            emit_panel(1, builder.mul(done, I64(size)), first_lanes(builder, rest, lanes))
+        return context.get_dummy_value()
+
+    return types.void(real, finish, *[types.int64] * ARGUMENTS), generate
+
+
+def symbol(real, finish):
+    """The name under which compiled code finds a kind of product."""
+    return f"fastmlp_product_{real}_{finish}"
+
+
+@cache
+def publish(real):
+    """Make the products of numbers of type `real` known to compiled code: compiled or loaded, once in a process.
+
+    Returns the C functions, which must be kept.
+    """
+    functions = []
+    for finish in (PLAIN, RELU, MASK):
+        functions.append(compile_product(real, finish))
+        llvm.add_symbol(symbol(real, finish), functions[-1].address)
+    return functions
+
+
+def compile_product(real, finish):
+    """One kind of product as a C function, from the compile cache where it is there."""
+
+    def product(a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K):
+        loops(real, finish, a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K)
+
+    product.__qualname__ = f"{symbol(real, finish)}_{KERNELS}"
+    return cfunc(types.void(*[types.int64] * ARGUMENTS), cache=True)(product)
+
+
+def make_call(finish):
+    """An intrinsic that calls a published product; its first argument is an array of the type of the numbers."""
+
+    @intrinsic
+    def call(typingctx, like, a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K):
+        name = symbol(str(like.dtype), finish)
+
+        def generate(context, builder, signature, arguments):
+            builder.call(declare(builder.module, name, ir.VoidType(), [I64] * ARGUMENTS), arguments[1:])
+            return context.get_dummy_value()
+
+        return types.void(like, *[types.int64] * ARGUMENTS), generate
+
+    return call
+
+
+multiply, multiply_relu, multiply_mask = make_call(PLAIN), make_call(RELU), make_call(MASK)

@@ -1,0 +1,100 @@
+"""The vector width of this CPU, and the few LLVM instructions the kernels are built from."""
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba.core import config
+
+I32 = ir.IntType(32)
+I64 = ir.IntType(64)
+REALS = {"float32": ir.FloatType(), "float64": ir.DoubleType()}
+BYTES = {"float32": 4, "float64": 8}
+
+
+def cpu_features():
+    """Names of the instruction sets that Numba compiles for: the host's, unless NUMBA_CPU_NAME narrows them."""
+    if config.CPU_FEATURES is not None:
+        return {flag[1:] for flag in config.CPU_FEATURES.split(",") if flag.startswith("+")}
+    if config.CPU_NAME is None:
+        return {name for name, on in llvm.get_host_cpu_features().items() if on}
+    return {"avx2", "fma"} if config.CPU_NAME in ("haswell", "znver1", "znver2", "znver3", "x86-64-v3") else set()
+
+
+def register_bytes():
+    """Bytes of a vector register: 64 with AVX-512, 32 with AVX2, else 16 (NEON, SSE)."""
+    features = cpu_features()
+    return 64 if "avx512f" in features else 32 if "avx2" in features else 16
+
+
+def on_x86():
+    """Whether the process runs on an x86 CPU."""
+    return llvm.get_process_triple().startswith(("x86_64", "i686", "amd64"))
+
+
+def has_fma():
+    """Whether the CPU fuses a multiplication with an addition; without it `llvm.fma` would call the C library."""
+    features = cpu_features()
+    return "fma" in features or not on_x86()
+
+
+def declare(module, name, result, arguments):
+    """The function `name` of LLVM or of the process, declared in the module once."""
+    return module.globals.get(name) or ir.Function(module, ir.FunctionType(result, arguments), name=name)
+
+
+def pointer(builder, address, type_):
+    """An address held in an integer, as a pointer to `type_`."""
+    return builder.inttoptr(address, type_.as_pointer())
+
+
+def load(builder, address, type_, align):
+    """The value of `type_` at an address that is a multiple of `align` bytes."""
+    value = builder.load(pointer(builder, address, type_))
+    value.align = align
+    return value
+
+
+def store(builder, value, address, align):
+    """Put a value at an address that is a multiple of `align` bytes."""
+    builder.store(value, pointer(builder, address, value.type)).align = align
+
+
+def load_lanes(builder, address, vector, align, mask):
+    """The lanes of a vector that `mask` switches on, zero in the others, whose memory is not touched; None is all."""
+    if mask is None:
+        return load(builder, address, vector, align)
+    return masked(builder, "load", vector, vector, [pointer(builder, address, vector), I32(align), mask, zeros(vector)])
+
+
+def store_lanes(builder, value, address, align, mask):
+    """Put the lanes that `mask` switches on; None is all."""
+    if mask is None:
+        store(builder, value, address, align)
+        return
+    arguments = [value, pointer(builder, address, value.type), I32(align), mask]
+    masked(builder, "store", value.type, ir.VoidType(), arguments)
+
+
+def masked(builder, verb, vector, result, arguments):
+    """A call of `llvm.masked.load` or `llvm.masked.store`, which never touch a lane that is off."""
+    kind = "f32" if vector.element == REALS["float32"] else "f64"
+    name = f"llvm.masked.{verb}.v{vector.count}{kind}.p0"
+    return builder.call(declare(builder.module, name, result, [value.type for value in arguments]), arguments)
+
+
+def first_lanes(builder, count, lanes):
+    """A mask with the first `count` of `lanes` lanes on."""
+    wide = ir.VectorType(I64, lanes)
+    numbers = ir.Constant(wide, [ir.Constant(I64, lane) for lane in range(lanes)])
+    return builder.icmp_signed("<", numbers, broadcast(builder, count, wide))
+
+
+def zeros(vector):
+    """The vector with zero in every lane."""
+    return ir.Constant(vector, None)
+
+
+def broadcast(builder, scalar, vector):
+    """A vector with the scalar in every lane."""
+    undefined = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(undefined, scalar, I32(0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, vector.count), None))

@@ -1,0 +1,46 @@
+"""Fixtures: the CuPy backend over a stand-in for CuPy, whose kernels run on the CPU."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import fake_cupy
+import pytest
+
+import fastmlp.backends
+
+BOUND = ("fastmlp.backends.cupy", "fastmlp.backends.numba", "fastmlp.kernels.cuda")  # keep what they imported
+
+
+def forget() -> None:
+    """Unload what is bound to the cupy and numba of this moment; it is imported again where it is needed."""
+    fastmlp.backends.load.cache_clear()
+    for name in BOUND:
+        package, _, module = name.rpartition(".")
+        sys.modules.pop(name, None)
+        vars(sys.modules.get(package, fastmlp)).pop(module, None)
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """No backend is loaded yet: the test may put any module in the place of cupy or numba."""
+    forget()
+    yield monkeypatch
+    forget()
+
+
+@pytest.fixture
+def cupy(fresh: pytest.MonkeyPatch):
+    """The stand-in for CuPy, in its place."""
+    fresh.setitem(sys.modules, "cupy", fake_cupy)
+    fresh.setitem(sys.modules, "cupy.cublas", fake_cupy.cublas)
+    return fake_cupy
+
+
+@pytest.fixture
+def emulated(cupy):
+    """The CuPy backend, probed and ready, over the stand-in."""
+    from fastmlp.backends.cupy import CupyBackend
+
+    return CupyBackend()

@@ -1,0 +1,325 @@
+"""Model files: what is saved comes back, and nothing else is taken for one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+import fastmlp
+from fastmlp import ModelFileError, OptionError, load, train
+
+OPTIONS = {"hidden": (5,), "epochs": 2, "batch_size": 16, "progress": False}
+
+
+@pytest.fixture
+def model(backend, blobs, dtype):
+    return train(*blobs, **OPTIONS, backend=backend.name, precision=dtype.name, scale="standard", validation=0.2)
+
+
+@pytest.fixture
+def saved(blobs, tmp_path):
+    """A model of 4-5-3 on disk."""
+    path = tmp_path / "model.safetensors"
+    train(*blobs, **OPTIONS, backend="numpy", scale="standard").save(path)
+    return path
+
+
+def test_what_is_saved_comes_back(model, backend, blobs, tmp_path):
+    model.save(tmp_path / "m")
+    again = load(tmp_path / "m", backend=backend.name)
+    assert again.sizes == model.sizes
+    assert again.history == model.history
+    assert again.report == model.report
+    assert again.inputs.features == 4
+    assert again.inputs.pixels == model.inputs.pixels
+    for got, want in zip(
+        (again.parameters, again.classes, again.inputs.mean, again.inputs.deviation),
+        (model.parameters, model.classes, model.inputs.mean, model.inputs.deviation),
+        strict=True,
+    ):
+        assert got.dtype == want.dtype
+        np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(again.predict_proba(blobs[0]), model.predict_proba(blobs[0]))
+
+
+def test_another_process_predicts_the_same_bits(model, backend, blobs, tmp_path):
+    model.save(tmp_path / "m")
+    np.save(tmp_path / "x.npy", blobs[0])
+    code = (
+        "import sys, numpy as np, fastmlp; folder, backend = sys.argv[1:]; "
+        "model = fastmlp.load(folder + '/m', backend=backend); "
+        "np.save(folder + '/p.npy', model.predict_proba(np.load(folder + '/x.npy')))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path), backend.name], check=True)
+    got, want = np.load(tmp_path / "p.npy"), model.predict_proba(blobs[0])
+    assert got.dtype == want.dtype
+    np.testing.assert_array_equal(got, want)
+
+
+def test_a_loaded_model_can_learn_on(model, backend, blobs, tmp_path):
+    model.save(tmp_path / "m")
+    again = load(tmp_path / "m", backend=backend.name)
+    losses = [again.backprop(*blobs) for _ in range(20)]
+    assert losses[-1] < losses[0]
+
+
+def test_saving_twice_gives_the_same_bytes(model, tmp_path):
+    model.save(tmp_path / "one")
+    load(tmp_path / "one", backend=model.backend.name).save(tmp_path / "two")
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_plain_safetensors_opens_it(saved):
+    tensors = load_file(saved)
+    assert {name: tensor.shape for name, tensor in tensors.items()} == {
+        "W0": (4, 5), "b0": (5,), "W1": (5, 3), "b1": (3,), "mean": (4,), "deviation": (4,),
+    }  # fmt: skip
+    with safe_open(saved, "numpy") as file:
+        header = json.loads(file.metadata()["fastmlp"])
+    assert header["version"] == 1
+    assert header["sizes"] == [4, 5, 3]
+    assert header["report"]["optimizer"] == "momentum"
+
+
+@pytest.mark.parametrize("hidden", [(), (6, 5), (6, 5, 4)], ids=str)
+def test_any_depth_comes_back(blobs, tmp_path, hidden):
+    model = train(*blobs, **{**OPTIONS, "hidden": hidden}, backend="numpy")
+    model.save(tmp_path / "m")
+    again = load(tmp_path / "m", backend="numpy")
+    np.testing.assert_array_equal(again.parameters, model.parameters)
+    assert again.inputs.mean is None
+
+
+def test_a_net_of_pixels_comes_back_as_one(pixels, tmp_path):
+    X, y = pixels
+    model = train(X, y, **OPTIONS, backend="numpy")
+    model.save(tmp_path / "m")
+    again = load(tmp_path / "m", backend="numpy")
+    assert again.inputs.pixels
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        np.array([-3, 5, 2**40]),
+        np.uint8([1, 2, 250]),
+        np.array(["a", "é", "a name\nwith a line"]),
+        np.array([0.0, 1.0, 7.0]),
+        np.array(["", " ", "\U0001f600"]),
+    ],
+    ids=["int64", "uint8", "text", "float", "odd text"],
+)  # fmt: skip
+def test_classes_survive(blobs, tmp_path, classes):
+    model = train(blobs[0], classes[blobs[1]], **OPTIONS, backend="numpy")
+    model.save(tmp_path / "m")
+    again = load(tmp_path / "m", backend="numpy")
+    assert again.classes.dtype == model.classes.dtype
+    np.testing.assert_array_equal(again.predict(blobs[0]), model.predict(blobs[0]))
+
+
+def test_bool_and_object_classes_survive(blobs, tmp_path):
+    for y in (blobs[1] == 0, np.array(["x", "yy"], dtype=object)[(blobs[1] == 0).astype(int)]):
+        model = train(blobs[0], y, **OPTIONS, backend="numpy")
+        model.save(tmp_path / "m")
+        again = load(tmp_path / "m", backend="numpy")
+        assert again.classes.dtype == model.classes.dtype
+        assert again.score(blobs[0], y) == model.score(blobs[0], y)
+
+
+# Refused.
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="none: no such model file"):
+        load(tmp_path / "none")
+
+
+def test_a_folder_is_refused(tmp_path):
+    with pytest.raises(ModelFileError, match="expected a model file"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("share", [0, 0.001, 0.01, 0.1, 0.5, 0.9, 0.999])
+def test_a_file_cut_short_is_refused(saved, share):
+    whole = saved.read_bytes()
+    saved.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(ModelFileError, match="expected a model file of fastmlp"):
+        load(saved)
+
+
+@pytest.mark.parametrize("cut", [1, 7, 8, 9, 100])
+def test_a_few_bytes_or_a_few_missing_are_refused(saved, cut):
+    whole = saved.read_bytes()
+    for part in (whole[:cut], whole[:-cut], whole + b"x" * cut):
+        saved.write_bytes(part)
+        with pytest.raises(ModelFileError):
+            load(saved)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_random_bytes_are_refused(tmp_path, seed):
+    (tmp_path / "m").write_bytes(np.random.default_rng(seed).bytes(2000))
+    with pytest.raises(ModelFileError, match="expected a model file of fastmlp"):
+        load(tmp_path / "m")
+
+
+def test_a_pickle_is_refused_and_not_run(tmp_path):
+    flag = tmp_path / "ran"
+
+    class Bomb:
+        def __reduce__(self):
+            return Path.touch, (flag,)
+
+    import pickle
+
+    (tmp_path / "m").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(ModelFileError):
+        load(tmp_path / "m")
+    assert not flag.exists()
+
+
+def test_the_package_never_unpickles():
+    for path in Path(fastmlp.__file__).parent.rglob("*.py"):
+        text = path.read_text()
+        assert "import pickle" not in text, path
+        assert "allow_pickle=True" not in text, path
+        assert "joblib" not in text, path
+
+
+def test_safetensors_of_another_kind_are_refused(tmp_path):
+    save_file({"weight": np.zeros(3)}, tmp_path / "m")
+    with pytest.raises(ModelFileError, match="a safetensors file of another kind"):
+        load(tmp_path / "m")
+
+
+def rewrite(path, change_header=None, change_tensors=None):
+    """The file with its header or its tensors changed."""
+    with safe_open(path, "numpy") as file:
+        header = json.loads(file.metadata()["fastmlp"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    if change_header is not None:
+        header = change_header(header)
+    if change_tensors is not None:
+        tensors = change_tensors(tensors)
+    save_file(tensors, path, metadata={"fastmlp": header if isinstance(header, str) else json.dumps(header)})
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_another_version_is_refused(saved, version):
+    rewrite(saved, lambda header: header | {"version": version})
+    with pytest.raises(ModelFileError, match=r"expected version 1 of the model file; got .*; update fastmlp"):
+        load(saved)
+
+
+HEADERS = {
+    "no JSON": lambda h: "not json {",
+    "a list": lambda h: [1, 2],
+    "empty": lambda h: {"version": 1},
+    "no sizes": lambda h: {k: v for k, v in h.items() if k != "sizes"},
+    "no classes": lambda h: {k: v for k, v in h.items() if k != "classes"},
+    "no report": lambda h: {k: v for k, v in h.items() if k != "report"},
+    "no layers": lambda h: h | {"sizes": []},
+    "one layer": lambda h: h | {"sizes": [3]},
+    "other sizes": lambda h: h | {"sizes": [4, 6, 3]},
+    "more layers": lambda h: h | {"sizes": [4, 5, 5, 3]},
+    "fewer layers": lambda h: h | {"sizes": [4, 3]},
+    "negative sizes": lambda h: h | {"sizes": [4, -5, 3]},
+    "endless sizes": lambda h: h | {"sizes": [4, 1e400, 3]},
+    "huge sizes": lambda h: h | {"sizes": [10**9, 10**9, 3]},
+    "sizes as text": lambda h: h | {"sizes": "abc"},
+    "too few classes": lambda h: h | {"classes": [0, 1]},
+    "too many classes": lambda h: h | {"classes": [0, 1, 2, 3]},
+    "nested classes": lambda h: h | {"classes": [[0, 1], [1, 2], [2, 3]]},
+    "classes of another type": lambda h: h | {"classes": ["a", "b", "c"]},
+    "unknown type": lambda h: h | {"classes_type": "q9"},
+    "object type": lambda h: h | {"classes_type": "|O"},
+    "unsorted classes": lambda h: h | {"classes": [2, 0, 1]},
+    "history of another kind": lambda h: h | {"history": {"speed": []}},
+    "report of another kind": lambda h: h | {"report": {"speed": 1}},
+}
+
+
+@pytest.mark.parametrize("change", HEADERS.values(), ids=HEADERS)
+def test_a_header_that_does_not_fit_is_refused(saved, change):
+    rewrite(saved, change)
+    with pytest.raises(ModelFileError):
+        load(saved, backend="numpy")
+
+
+def without(name):
+    return lambda tensors: {key: value for key, value in tensors.items() if key != name}
+
+
+TENSORS = {
+    "no W0": without("W0"),
+    "no b1": without("b1"),
+    "mean without deviation": without("deviation"),
+    "deviation without mean": without("mean"),
+    "another shape": lambda t: t | {"W1": np.zeros((3, 5), np.float32)},
+    "a scalar": lambda t: t | {"b0": np.zeros((), np.float32)},
+    "one of another type": lambda t: t | {"b0": t["b0"].astype(np.float64)},
+    "all float16": lambda t: {k: v.astype(np.float16) for k, v in t.items()},
+    "all integers": lambda t: {k: v.astype(np.int64) for k, v in t.items()},
+    "short mean": lambda t: t | {"mean": np.zeros(1), "deviation": np.ones(1)},
+    "mean of another length": lambda t: t | {"mean": np.zeros(7), "deviation": np.ones(7)},
+}
+
+
+@pytest.mark.parametrize("change", TENSORS.values(), ids=TENSORS)
+def test_tensors_that_do_not_fit_are_refused(saved, change):
+    rewrite(saved, change_tensors=change)
+    with pytest.raises(ModelFileError, match="do not fit"):
+        load(saved, backend="numpy")
+
+
+# Saving harms nothing.
+
+
+def test_saving_over_an_old_model_replaces_it(saved, pixels):
+    other = train(*pixels, **OPTIONS, backend="numpy")
+    other.save(saved)
+    assert load(saved, backend="numpy").sizes == (9, 5, 2)
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+def test_a_failed_save_leaves_the_old_file(saved, pixels, monkeypatch):
+    before = saved.read_bytes()
+
+    def fail(self, target):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", fail)
+        with pytest.raises((OSError, OptionError)):
+            train(*pixels, **OPTIONS, backend="numpy").save(saved)
+    assert saved.read_bytes() == before
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+def test_a_path_that_cannot_be_written_is_refused(saved, tmp_path):
+    model = load(saved, backend="numpy")
+    with pytest.raises(OptionError, match="got a folder"):
+        model.save(tmp_path)
+    with pytest.raises(OptionError, match="create it first"):
+        model.save(tmp_path / "none" / "m")
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_refused(saved, tmp_path):
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o500)
+    with pytest.raises(OptionError, match="choose another folder"):
+        load(saved, backend="numpy").save(folder / "m")
+
+
+def test_load_takes_a_backend_and_refuses_an_unknown_one(saved):
+    assert load(saved, backend="numba").backend.name == "numba"
+    with pytest.raises(OptionError, match="backend: expected one of"):
+        load(saved, backend="torch")
