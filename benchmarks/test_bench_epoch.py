@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from bench_reference import H, I, O, epoch, mean_loss, start
 
+from fastmlp.backends.base import Rows
 from fastmlp.optimizers import OPTIMIZERS
-from fastmlp.plan import Learner, Plan, Rows
 
 RATE, BETA = 0.2, 0.9
 
@@ -47,8 +47,8 @@ def order(n, batch):
 def test_epoch(measure, backend, data, exact, n, size):
     """Learner.epoch; every round is the first epoch from the same start. The labels and pixels are in place."""
     batch = n if size == "full" else size
-    plan = Plan(backend, (I, H, O), start())
-    learner = Learner(plan, OPTIMIZERS["momentum"], RATE, BETA)
+    plan = backend.plan((I, H, O), start(), None)
+    learner = plan.learner(OPTIMIZERS["momentum"], RATE, BETA)
     index = None if batch == n else order(n, batch)
     rows = Rows(backend.asarray(data.X), backend.asarray(data.y), index)
     begin, allowed = backend.asarray(start()), ALLOWED[size]

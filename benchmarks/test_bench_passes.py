@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from bench_reference import H, O, assert_close, softmax_and_losses
-from fastmlp.kernels.cpu import fused
 
 from fastmlp.backends import load
 
@@ -62,26 +61,6 @@ def test_backprop_relu(measure, backend, operands, n):
         assert_close(backend.to_host(out), operands.out, 1e-6)
 
     measure(group, backend, run, check, gbyte=gbyte)
-
-
-def numpy_mask(d, a):
-    d *= a > 0
-
-
-@pytest.mark.parametrize("mask", [numpy_mask, fused.mask], ids=["numpy", "fused"])
-def test_mask(measure, mask, operands, n):
-    """d *= (a > 0) alone, on the CPU."""
-    a, d = operands.a, np.empty_like(operands.a)
-    full = operands.dz @ operands.W.T  # (N, H)
-
-    def fill():
-        d[:] = full
-
-    def check(_):
-        assert_close(d, operands.out, 1e-6)
-
-    where = load("numpy" if mask is numpy_mask else "numba")
-    measure(f"mask alone ({n},{H})", where, lambda: mask(d, a), check, setup=fill, gbyte=4e-9 * n * 3 * H)
 
 
 def test_softmax_cross_entropy(measure, backend, n):

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from fastmlp.backends.base import Rows
 from fastmlp.labels import encode_labels
 from fastmlp.model import Model
-from fastmlp.plan import Rows
 from fastmlp.training import train
 
 if TYPE_CHECKING:

@@ -127,10 +127,10 @@ def parse_hidden(text: str) -> tuple[int, ...]:
         raise OptionError(f"--hidden: expected whole numbers with commas between, as 512,512; got {text!r}") from None
 
 
-def parse_batch_size(text: str) -> int | str:
-    """A number of rows, or "full". Raises OptionError."""
+def parse_batch_size(text: str | None) -> int | str | None:
+    """A number of rows, "full", or None for train's own choice. Raises OptionError."""
     try:
-        return text if text == "full" else int(text)
+        return text if text in ("full", None) else int(text)
     except ValueError:
         raise OptionError(f"--batch-size: expected a whole number from 1, or 'full'; got {text!r}") from None
 
@@ -210,8 +210,9 @@ def train(
                                         "none for pixels, else standard")] = None,
     hidden: Annotated[str, option(NETWORK, "UNITS", "Units of the hidden layers, as 512,512; '' for none")] = (
         ",".join(map(str, DEFAULTS["hidden"]))),
-    epochs: Annotated[int, option(NETWORK, "N", "Passes over the training rows")] = DEFAULTS["epochs"],
-    batch_size: Annotated[str, option(NETWORK, "N", "Rows a step, or full")] = str(DEFAULTS["batch_size"]),
+    epochs: Annotated[int | None, option(NETWORK, "N", "Passes over the training rows",
+                                         "10, more on small data")] = None,
+    batch_size: Annotated[str | None, option(NETWORK, "N", "Rows a step, or full", "128, fewer on small data")] = None,
     optimizer: Annotated[str, option(NETWORK, "NAME", ", ".join(OPTIMIZERS))] = DEFAULTS["optimizer"],
     learning_rate: Annotated[float | None, option(NETWORK, "RATE", "Step size", "the optimizer's own")] = None,
     beta: Annotated[float, option(NETWORK, "BETA", "Decay of the averaged gradient")] = DEFAULTS["beta"],

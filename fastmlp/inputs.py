@@ -46,7 +46,7 @@ class Inputs(NamedTuple):
                     f"{name}: expected numbers such as the network learned from or standardises; got uint8, that is "
                     f"pixels / 255; pass {name}.astype('float32') if they are no pixels, {name} / 255 if they are"
                 )
-            return X
+            return np.asarray(X)
         if self.pixels and (X.dtype.kind in "iu" or X.max() > 2):
             raise DataError(
                 f"{name}: the network learned from pixels, uint8 or already divided by 255; got {X.dtype} up to "

@@ -83,7 +83,7 @@ def from_one_hot(y: np.ndarray, name: str) -> np.ndarray:
     wrong = np.flatnonzero(((y != 0) & (y != 1)).any(axis=1) | (y.sum(axis=1) != 1))
     if len(wrong):
         raise DataError(f"{name}[{wrong[0]}] is {y[wrong[0]]}: expected a one-hot row, a single 1 among zeros")
-    return y.argmax(axis=1).astype(np.int32)
+    return np.asarray(y.argmax(axis=1), np.int32)
 
 
 def plain_labels(y: Any, name: str) -> np.ndarray:

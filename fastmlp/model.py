@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from fastmlp.backends import select
-from fastmlp.backends.base import Backend
+from fastmlp.backends.base import Backend, Learner, Rows
 from fastmlp.history import History
 from fastmlp.inputs import Inputs
 from fastmlp.labels import encode_labels
 from fastmlp.network import layer_views, softmax
 from fastmlp.optimizers import find
-from fastmlp.plan import Learner, Plan, Rows, means
 from fastmlp.report import Report
 
 
@@ -45,7 +44,7 @@ class Model:
         self.history, self.report, self.threads = history, report, threads
         self.parameters = parameters  # (P,) on the host; on a CPU backend the plan works in this very array
         self.weights, self.biases = layer_views(parameters, self.sizes)
-        self.plan = Plan(backend, self.sizes, parameters)
+        self.plan = backend.plan(self.sizes, parameters, threads)
         self._learner: Learner | None = None
         self._lock = threading.RLock()  # a plan has one set of buffers: two threads take turns
 
@@ -54,7 +53,7 @@ class Model:
         """The optimizer with its state, made when a step is first taken."""
         if self._learner is None:
             report = self.report
-            self._learner = Learner(self.plan, find(report.optimizer), report.learning_rate, report.beta)
+            self._learner = self.plan.learner(find(report.optimizer), report.learning_rate, report.beta)
         return self._learner
 
     @property
@@ -133,10 +132,9 @@ class Model:
         rows = self._rows(X, Y)
         with self._lock, self.backend.limit_threads(self.threads):
             self._upload()
-            totals = self.backend.zeros(2, np.dtype(np.float64))
-            self.learner.step(rows, None, 0, len(rows), totals)
+            loss, _ = self.learner.epoch(rows, len(rows))
             self.download()
-            return means(self.backend.to_host(totals), len(rows))[0]
+            return loss
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to one safetensors file, which `fastmlp.load` reads. Nothing in it is pickled.

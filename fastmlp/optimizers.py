@@ -10,13 +10,15 @@ compiles; the CUDA kernels are tested against the same function. Letters::
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastmlp.errors import OptionError
+
+BETA2 = 0.999  # Adam: decay of the mean of squares
+EPSILON = 1e-8  # Adam: keeps the division finite
 
 
 class Step(NamedTuple):
@@ -83,9 +85,14 @@ def find(name: str) -> Optimizer:
     return OPTIMIZERS[name]
 
 
+def step_rates(rule: Callable[..., None], learning_rate: float, beta: float, t: Any) -> Any:
+    """The rate of step `t`, or of each step of an array, counted from 1: Adam's carries the bias correction."""
+    if rule is not adam:
+        return learning_rate + np.zeros_like(t, np.float64)
+    return learning_rate * np.sqrt(1 - BETA2**t) / (1 - beta**t)
+
+
 def step_scalars(rule: Callable[..., None], learning_rate: float, beta: float, t: int, dtype: np.dtype) -> Step:
     """The numbers of step `t`, counted from 1, as scalars of `dtype`."""
-    beta2, epsilon, rate = 0.999, 1e-8, learning_rate
-    if rule is adam:
-        rate *= math.sqrt(1 - beta2**t) / (1 - beta**t)
-    return Step(*(dtype.type(number) for number in (rate, beta, 1 - beta, beta2, 1 - beta2, epsilon)))
+    rate = step_rates(rule, learning_rate, beta, t)
+    return Step(*(dtype.type(number) for number in (rate, beta, 1 - beta, BETA2, 1 - BETA2, EPSILON)))

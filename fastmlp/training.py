@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastmlp.backends import select
+from fastmlp.backends.base import Rows
 from fastmlp.errors import DataError, OptionError, TrainingDiverged
 from fastmlp.history import History
 from fastmlp.inputs import Inputs, as_table, learn_inputs
@@ -19,7 +20,6 @@ from fastmlp.labels import encode_labels
 from fastmlp.model import Model
 from fastmlp.network import initialise
 from fastmlp.optimizers import find
-from fastmlp.plan import Rows
 from fastmlp.progress import live_table
 from fastmlp.report import Report, versions
 
@@ -34,8 +34,8 @@ def train(
     validation: float | tuple[Any, Any] | None = None,
     hidden: int | Sequence[int] = (160,),
     backend: str = "auto",
-    epochs: int = 10,
-    batch_size: int | str = 128,
+    epochs: int | None = None,
+    batch_size: int | str | None = None,
     optimizer: str = "momentum",
     learning_rate: float | None = None,
     beta: float = 0.9,
@@ -63,9 +63,10 @@ def train(
     backend
         "auto", "numpy", "numba" or "cupy". One that cannot run here is replaced by a CPU backend, with a warning.
     epochs
-        Passes over the training rows.
+        Passes over the training rows. None takes 10, and more, up to 50, below 10,000 rows.
     batch_size
-        Rows a step, or "full": one step an epoch on all rows, in their order, as in the notes.
+        Rows a step, or "full": one step an epoch on all rows, in their order, as in the notes. None takes 128, and
+        fewer, down to 16, below 12,800 rows.
     optimizer
         "sgd", "momentum" (the notes'), "nesterov" or "adam".
     learning_rate
@@ -120,7 +121,17 @@ def train(
     rule = find(optimizer)
     rate = rule.learning_rate if learning_rate is None else learning_rate
     widths = tuple(hidden) if isinstance(hidden, Sequence | np.ndarray) and not isinstance(hidden, str) else (hidden,)
-    check_options(widths, epochs, batch_size, rate, beta, precision, scale, seed, threads)
+    check_options(
+        widths,
+        1 if epochs is None else epochs,
+        1 if batch_size is None else batch_size,
+        rate,
+        beta,
+        precision,
+        scale,
+        seed,
+        threads,
+    )
     if X is None:
         if y is not None:
             raise DataError("y: expected no labels without X; pass both, or neither for the built-in digits")
@@ -137,14 +148,17 @@ def train(
         held_out = replace(rows, index=prepared.held_out)
     elif prepared.validation is not None:
         held_out = Rows(*map(compute.asarray, prepared.validation))
-    batch = len(rows) if isinstance(batch_size, str) else min(int(batch_size), len(rows))
+    n = len(rows)
+    epochs = min(50, max(10, 100_000 // n)) if epochs is None else epochs
+    batch_size = min(128, max(16, n // 100)) if batch_size is None else batch_size
+    batch = n if isinstance(batch_size, str) else min(int(batch_size), n)
 
     with compute.limit_threads(threads):
-        facts = compute.describe()
+        facts = compute.describe(threads)
         report = Report(
             backend=compute.name, requested=backend, reason=reason, threads=facts["threads"], precision=precision,
             seed=int(seed), optimizer=optimizer, learning_rate=float(rate), beta=float(beta), batch_size=batch,
-            rows=len(rows), validation_rows=0 if held_out is None else len(held_out), epochs=0, stopped="not yet",
+            rows=n, validation_rows=0 if held_out is None else len(held_out), epochs=0, stopped="not yet",
             blas=facts["blas"], device=facts.get("device"), versions=versions(facts["versions"]),
         )  # fmt: skip
         rng = np.random.default_rng(seed)

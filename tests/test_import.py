@@ -121,7 +121,7 @@ def test_the_maths_imports_no_backend():
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "backends").glob("*.py")), ids=lambda path: path.name)
 def test_backends_import_nothing_of_training(path):
-    above = ("training", "model", "model_io", "plan", "inputs", "data", "estimators", "cli", "plots", "progress")
+    above = ("training", "model", "model_io", "inputs", "labels", "data", "estimators", "cli", "plots", "progress")
     assert not [name for name in imports(path) if name.split(".")[:1] == ["fastmlp"] and name.split(".")[1] in above]
 
 

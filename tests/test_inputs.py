@@ -83,7 +83,12 @@ def test_train_refuses_the_same_for_validation(X, y, words):
     if words[0].startswith("y: expected at least two classes"):
         return  # a validation set may hold one class
     with pytest.raises(DataError) as caught:
-        train(X4[:, : np.shape(X)[1]] if isinstance(X, np.ndarray) and X.ndim == 2 and X.shape[1] else X4, Y4, validation=(X, y), **FAST)
+        train(
+            X4[:, : np.shape(X)[1]] if isinstance(X, np.ndarray) and X.ndim == 2 and X.shape[1] else X4,
+            Y4,
+            validation=(X, y),
+            **FAST,
+        )
     assert "validation" in str(caught.value)
 
 

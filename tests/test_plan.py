@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from tolerance import assert_close
 
 from fastmlp import backends
+from fastmlp.backends.base import Rows
+from fastmlp.backends.plan import OpsLearner, OpsPlan, means
 from fastmlp.network import initialise, layer_views
 from fastmlp.optimizers import OPTIMIZERS, find
-from fastmlp.plan import Learner, Plan, Rows, means
 
 SIZES = (6, 5, 4, 3)
 
@@ -24,9 +25,9 @@ def data(n, sizes=SIZES, dtype=np.float64, seed=0):
 
 
 def learner(backend, dtype, sizes=SIZES, rule="momentum", rate=0.1, beta=0.9, tile_rows=None):
-    plan = Plan(backend, sizes, initialise(sizes, np.random.default_rng(3), np.dtype(dtype)))
+    plan = OpsPlan(backend, sizes, initialise(sizes, np.random.default_rng(3), np.dtype(dtype)))
     plan.tile_rows = tile_rows or plan.tile_rows
-    return Learner(plan, find(rule), rate, beta)
+    return OpsLearner(plan, find(rule), rate, beta)
 
 
 def start(sizes, dtype):
@@ -57,7 +58,7 @@ def test_a_step_widens_nothing(backend, dtype, rule, pixels):
 
 def test_a_plan_works_in_the_very_array_it_is_given(backend, dtype):
     flat = initialise(SIZES, np.random.default_rng(0), dtype)
-    plan = Plan(backend, SIZES, flat)
+    plan = OpsPlan(backend, SIZES, flat)
     assert plan.parameters is flat
     assert all(np.shares_memory(view, flat) for view in (*plan.W, *plan.b))
 
@@ -175,7 +176,7 @@ def test_a_step_without_beta_is_gradient_descent_to_the_bit(backend, dtype):
 
 
 def test_buffers_are_made_once(backend, dtype):
-    plan = Plan(backend, SIZES, initialise(SIZES, np.random.default_rng(0), dtype))
+    plan = OpsPlan(backend, SIZES, initialise(SIZES, np.random.default_rng(0), dtype))
     large, small = plan.tile(9), plan.tile(4)
     assert plan.tile(9) is large
     assert plan.tile(4) is small
@@ -187,7 +188,7 @@ def test_buffers_are_made_once(backend, dtype):
 
 @given(st.integers(1, 50), st.integers(1, 60), st.integers(0, 20))
 def test_spans_cover_every_row_once(tile_rows, n, first):
-    plan = Plan(backends.load("numpy"), (2, 2), np.zeros(6))
+    plan = OpsPlan(backends.load("numpy"), (2, 2), np.zeros(6))
     plan.tile_rows = tile_rows
     spans = list(plan.spans(first, first + n))
     assert [row for a, b in spans for row in range(a, b)] == list(range(first, first + n))
@@ -199,7 +200,7 @@ def test_full_batches_of_pixels_never_stand_in_memory_as_floats(backend, sizes):
     # A tile's rows count among what a tile holds: else wide rows of a narrow net are unpacked all at once.
     n = 60_000_000 // sizes[0]
     X, y = np.zeros((n, sizes[0]), np.uint8), np.zeros(n, np.int32)  # 60 MB; as floats 240 MB
-    plan = Plan(backend, sizes, initialise(sizes, np.random.default_rng(0), np.dtype("float32")))
+    plan = OpsPlan(backend, sizes, initialise(sizes, np.random.default_rng(0), np.dtype("float32")))
     tracemalloc.start()
     try:
         plan.evaluate(Rows(X, y))

@@ -5,9 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from fastmlp.optimizers import Optimizer
 
 Array = Any  # numpy.ndarray, or the array type of the backend
 
@@ -44,8 +48,42 @@ class Ops(NamedTuple):
     w (P,), g (P,), s (S, P), h the step's numbers."""
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Labelled rows where the backend computes, and which of them count, in which order."""
+
+    X: Array  # (M, I), uint8 or the network's floating type
+    y: Array  # (M,) int32, class indices
+    index: np.ndarray | None = None  # (N,) rows to use; None is all of them, as they stand
+
+    def __len__(self) -> int:
+        return len(self.y if self.index is None else self.index)
+
+
+class Learner(Protocol):
+    """Moves the parameters of a plan, and keeps the optimizer's state."""
+
+    def epoch(self, rows: Rows, batch_size: int) -> tuple[float, float]:
+        """One pass over `rows` in batches; mean loss and accuracy, each batch's taken before its own step."""
+
+
+class Plan(Protocol):
+    """One network on one backend: every buffer it needs, made once."""
+
+    parameters: Array  # (P,) as `fastmlp.network.layer_views` lays them out; on a CPU the array it was made with
+
+    def logits(self, X: np.ndarray) -> np.ndarray:
+        """The last layer's z of host rows X (N, I), uint8 or the network's type -> (N, O), a new host array."""
+
+    def evaluate(self, rows: Rows) -> tuple[float, float]:
+        """Mean loss and accuracy over `rows`."""
+
+    def learner(self, optimizer: Optimizer, learning_rate: float, beta: float) -> Learner:
+        """What moves the parameters by the optimizer's rule."""
+
+
 class Backend(ABC):
-    """Where arrays live and which operations run on them. A subclass is final: nothing overrides it again.
+    """Where arrays live and which operations run on them. A subclass is abstract or final, never both.
 
     Raises
     ------
@@ -73,9 +111,37 @@ class Backend(ABC):
         """Rows to take through a net of layer `sizes` at a time: as many as pay, few enough for the caches."""
 
     @abstractmethod
-    def limit_threads(self, threads: int | None) -> AbstractContextManager[Any]:
-        """A context in which at most `threads` CPU threads compute; None leaves the library's own choice."""
+    def plan(self, sizes: Sequence[int], parameters: np.ndarray, threads: int | None) -> Plan:
+        """A network of layer `sizes`, inputs first and classes last, on at most `threads` CPU threads.
+
+        `parameters` (P,), as `fastmlp.network.layer_views` lays them out, set the floating type; on a CPU the plan
+        works in that very array.
+        """
 
     @abstractmethod
-    def describe(self) -> dict[str, Any]:
-        """What runs: "blas" or "device", "threads" (CPU threads in use now) and "versions", for the model's report."""
+    def limit_threads(self, threads: int | None) -> AbstractContextManager[Any]:
+        """A context in which a library's threads are at most `threads`; None leaves the library's own choice."""
+
+    @abstractmethod
+    def describe(self, threads: int | None = None) -> dict[str, Any]:
+        """What runs, for the model's report: "blas", or "device", "threads", the CPU threads in use, and "versions"."""
+
+
+class HostBackend(Backend):
+    """A backend that computes in NumPy's own arrays."""
+
+    def asarray(self, host: np.ndarray) -> np.ndarray:
+        """`host` itself."""
+        return host
+
+    def to_host(self, array: np.ndarray) -> np.ndarray:
+        """`array` itself."""
+        return array
+
+    def zeros(self, shape: int | tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """A new array of zeros."""
+        return np.zeros(shape, dtype)
+
+    def tile_rows(self, sizes: Sequence[int]) -> int:
+        """Rows whose numbers take about 16 MB: large enough to feed BLAS, small beside the data."""
+        return max(64, 2**22 // (sizes[0] + 2 * sum(sizes[1:])))

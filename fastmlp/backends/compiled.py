@@ -58,10 +58,10 @@ forward, deltas, gradients = map(compiled, (network.forward, network.deltas, net
 
 
 @intrinsic
-def as_pointer(typingctx, address):  # type: ignore[no-untyped-def]
+def as_pointer(typingctx, address):
     """An address held in an integer, as a pointer that `numba.carray` takes."""
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, arguments):
         return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
 
     return types.voidptr(types.int64), generate

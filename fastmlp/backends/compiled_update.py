@@ -12,7 +12,7 @@ from numba.extending import overload
 
 from fastmlp import optimizers
 from fastmlp.kernels.cpu import ops
-from fastmlp.kernels.cpu.cache import compiled
+from fastmlp.kernels.cpu.cache import compiled, kept
 from fastmlp.optimizers import Step
 
 BLOCK = 14  # features whose gradient is made and applied at a time: it stays in the L1 cache
@@ -96,3 +96,12 @@ def weight_gradient(a, dz, W, b, how):
     first, last = share(O, how.thread, how.threads, 16)
     ops.column_sums(dz, first, last, g[start : start + O], False)
     apply(moves, g, start + first, start + last, how.rate)
+
+
+@compiled
+def update(moves):
+    """The optimizer's rule on all parameters."""
+    apply(moves, moves.g[0], 0, len(moves.w), moves.rates[0])
+
+
+update = kept(update.py_func)

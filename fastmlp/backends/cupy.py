@@ -12,6 +12,7 @@ from cupy import cublas
 
 from fastmlp.backends.base import Array, Backend, Ops
 from fastmlp.backends.numpy import PIXEL
+from fastmlp.backends.plan import OpsPlan
 from fastmlp.kernels import cuda
 from fastmlp.optimizers import Step
 
@@ -109,11 +110,15 @@ class CupyBackend(Backend):
         """Rows whose inputs, activations and deltas fit TILE_ELEMENTS: a GPU wants the whole batch at once."""
         return max(256, TILE_ELEMENTS // (sizes[0] + 2 * sum(sizes[1:])))
 
+    def plan(self, sizes: Sequence[int], parameters: np.ndarray, threads: int | None) -> OpsPlan:
+        """A network that runs operation by operation, its arrays on the device."""
+        return OpsPlan(self, sizes, parameters)
+
     def limit_threads(self, threads: int | None) -> AbstractContextManager[None]:
         """Nothing to limit: no CPU threads compute."""
         return nullcontext()
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self, threads: int | None = None) -> dict[str, Any]:
         """The GPU, its memory and compute capability, and the versions of what drives it."""
         card = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
         blas = cupy.cuda.cublas.getVersion(cupy.cuda.get_cublas_handle())  # 120103 for 12.1.3

@@ -1,35 +1,49 @@
-"""The Numba backend: BLAS products, with the passes between them fused into compiled loops."""
+"""The Numba backend: kernels of our own, compiled for this CPU, on a team of plain threads."""
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from functools import cache
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numba
 import numpy as np
 
-from fastmlp.backends.base import Backend, Ops
-from fastmlp.backends.numpy import PIXEL, Index, NumpyBackend
+from fastmlp.backends import compiled, compiled_update
+from fastmlp.backends.base import HostBackend, Ops, Rows
+from fastmlp.backends.numpy import PIXEL, Index
+from fastmlp.backends.plan import means
 from fastmlp.kernels.cpu import fused
-from fastmlp.optimizers import Step
+from fastmlp.kernels.cpu import ops as kernels
+from fastmlp.kernels.cpu.product import publish
+from fastmlp.kernels.cpu.team import STOP, new_team
+from fastmlp.kernels.cpu.vector import register_bytes
+from fastmlp.network import layer_views, parameter_count
+from fastmlp.optimizers import Optimizer, Step, step_rates, step_scalars
+
+LARGE = 1024  # rows: a larger batch is worked through in tiles, a smaller one in two phases
+ALONE = 1e6  # flop between two barriers below which a second thread does not pay
+BRIEF = 1e9  # flop that the calling thread may work through itself before it must listen for Ctrl-C
 
 
 def rows(X: np.ndarray, index: Index, out: np.ndarray) -> np.ndarray:
     """The rows of X (M, I) that `index` picks, pixels scaled to 0 .. 1 -> x (N, I): out, or a view of X."""
-    if X.dtype != np.uint8 and isinstance(index, slice):
+    pixel = out.dtype.type(PIXEL if X.dtype == np.uint8 else 1)
+    if not isinstance(index, slice):
+        fused.gather(X, index, pixel, out)
+    elif X.dtype == np.uint8:
+        fused.scale(X[index], pixel, out)
+    else:
         return X[index]  # (N, I), no copy
-    if isinstance(index, slice):
-        index = np.arange(index.start, index.stop)
-    fused.gather(X, index, out.dtype.type(PIXEL if X.dtype == np.uint8 else 1), out)
     return out
 
 
 def affine(x: np.ndarray, W: np.ndarray, b: np.ndarray, out: np.ndarray, relu: bool) -> None:
     """out = x W + b, then max(., 0) if relu. x (N, I), W (I, H), b (H,) -> out (N, H)."""
-    np.dot(x, W, out=out)  # (N, I)(I, H) -> (N, H)
-    fused.bias(out, b, relu)
+    publish(out.dtype.name)
+    kernels.affine(x, W, b, out, relu)
 
 
 def softmax_cross_entropy(z: np.ndarray, y: np.ndarray, scale: float, dz: np.ndarray, totals: np.ndarray) -> None:
@@ -39,52 +53,178 @@ def softmax_cross_entropy(z: np.ndarray, y: np.ndarray, scale: float, dz: np.nda
 
 def backprop_relu(dz: np.ndarray, W: np.ndarray, a: np.ndarray, out: np.ndarray) -> None:
     """out = (dz W^T) * (a > 0). dz (N, O), W (H, O), a (N, H) -> out (N, H)."""
-    np.dot(dz, W.T, out=out)  # (N, O)(O, H) -> (N, H)
-    fused.mask(out, a)
+    publish(out.dtype.name)
+    kernels.backprop_relu(dz, np.ascontiguousarray(W.T), a, out)
 
 
-@cache
-def compiled_update(rule: Callable[..., None]) -> Callable[..., None]:
-    """The rule as one compiled loop, made on first use."""
-    update: Callable[..., None] = fused.compile_update(rule)
-    return update
+def weight_gradient(a: np.ndarray, dz: np.ndarray, dW: np.ndarray, db: np.ndarray, add: bool) -> None:
+    """dW = a^T dz, db = column sums of dz, or added to what is there. a (N, H), dz (N, O) -> dW (H, O), db (O,)."""
+    publish(dW.dtype.name)
+    kernels.weight_gradient(a, dz, dW, db, add)
 
 
 def update(rule: Callable[..., None], w: np.ndarray, g: np.ndarray, s: np.ndarray, h: Step) -> None:
     """The rule over all parameters in one pass. w (P,), g (P,), s (S, P)."""
-    compiled_update(rule)(w, g, s, h)
+    compiled_update.update(moves_of(rule, w, g[None], s, h, np.array([h.rate])))
 
 
-class NumbaBackend(Backend):
-    """NumPy's BLAS for the products, Numba for everything between them."""
+def moves_of(
+    rule: Callable[..., None], w: np.ndarray, g: np.ndarray, s: np.ndarray, h: Step, rates: np.ndarray
+) -> compiled_update.Moves:
+    """What compiled code takes to move the parameters. w (P,), g (threads, P), s (S, P), rates (steps,)."""
+    states = (*s, w[:0], w[:0])[:2]  # rules keep two arrays at most
+    return compiled_update.Moves(compiled_update.RULES.index(rule), w, g, states, h, rates)
+
+
+def cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_team(threads: int, flop: float, work: Callable[[int, int], None]) -> None:
+    """Run work(thread, address of the team's array) in each of `threads` plain threads, and wait for them.
+
+    The calling thread only waits, so that Ctrl-C reaches it; it then asks the team to stop, waits, and raises. A thread
+    that raises stops the others, and its error is raised here.
+    """
+    team = new_team()
+    if threads == 1 and flop < BRIEF:
+        work(0, team.ctypes.data)
+        return
+    errors: list[BaseException] = []
+
+    def member(thread: int) -> None:
+        try:
+            work(thread, team.ctypes.data)
+        except BaseException as error:
+            errors.append(error)
+            team[STOP] = 1
+
+    members = [threading.Thread(target=member, args=(thread,), daemon=True) for thread in range(threads)]
+    try:
+        for each in members:
+            each.start()
+        for each in members:
+            each.join()
+    except BaseException:
+        team[STOP] = 1
+        for each in members:
+            if each.ident is not None:
+                each.join()
+        raise
+    if errors:
+        raise errors[0]
+
+
+class NumbaPlan:
+    """A network on compiled kernels; it works in the parameters' own array."""
+
+    def __init__(self, sizes: Sequence[int], parameters: np.ndarray, threads: int):
+        publish(parameters.dtype.name)
+        self.sizes, self.parameters, self.dtype, self.threads = tuple(sizes), parameters, parameters.dtype, threads
+        W, b = layer_views(parameters, self.sizes)
+        carried = tuple(np.empty(w.T.shape if l else (0, 0), self.dtype) for l, w in enumerate(W))
+        self.net = compiled.Net(W, b, carried)
+        self.tiles = [self.buffers(compiled.TILE) for _ in range(threads)]
+        self.flop = 2 * sum(w.size for w in W)  # of one row forward
+
+    def buffers(self, n: int) -> compiled.Buffers:
+        """Room for n rows on their way through the network."""
+        x, *a = (np.zeros((n, units), self.dtype) for units in self.sizes)
+        return compiled.Buffers(x, tuple(a), tuple(np.zeros_like(layer) for layer in a))
+
+    def team_size(self, flop: float) -> int:
+        """Threads for so much work between two barriers."""
+        return self.threads if flop > ALONE else 1
+
+    def task(
+        self, rows: Rows, threads: int, address: int, order: np.ndarray | None, totals: np.ndarray
+    ) -> compiled.Task:
+        """What the threads of a team share."""
+        return compiled.Task(address, threads, self.net, rows.X, rows.y, order, len(rows), totals)
+
+    def logits(self, X: np.ndarray) -> np.ndarray:
+        """The last layer's z of rows X (N, I), uint8 or the network's type -> (N, O), a new array."""
+        z = np.empty((len(X), self.sizes[-1]), self.dtype)  # (N, O)
+        flop = self.flop * len(X)
+        threads = self.team_size(flop)
+        run_team(threads, flop, lambda thread, team: compiled.logits(
+            thread, threads, team, self.net, X, self.tiles[thread], z))  # fmt: skip
+        return z
+
+    def evaluate(self, rows: Rows) -> tuple[float, float]:
+        """Mean loss and accuracy over `rows`."""
+        flop = self.flop * len(rows)
+        threads = self.team_size(flop)
+        totals = np.zeros((threads, 2))
+        run_team(threads, flop, lambda thread, team: compiled.evaluate(
+            thread, self.task(rows, threads, team, rows.index, totals), self.tiles[thread]))  # fmt: skip
+        return means(totals.sum(axis=0), len(rows))
+
+    def learner(self, optimizer: Optimizer, learning_rate: float, beta: float) -> NumbaLearner:
+        """What moves the parameters."""
+        return NumbaLearner(self, optimizer, learning_rate, beta)
+
+
+class NumbaLearner:
+    """Moves the parameters of a `NumbaPlan`: gradients, optimizer state, steps taken."""
+
+    def __init__(self, plan: NumbaPlan, optimizer: Optimizer, learning_rate: float, beta: float):
+        self.plan, self.rule, self.learning_rate, self.beta = plan, optimizer.rule, learning_rate, beta
+        count = parameter_count(plan.sizes)
+        self.gradient = np.zeros((plan.threads, count), plan.dtype)  # (threads, P)
+        self.views = [layer_views(gradient, plan.sizes) for gradient in self.gradient]
+        self.state = np.zeros((optimizer.states, count), plan.dtype)  # (S, P)
+        self.steps = 0
+        self.batch = plan.buffers(0)
+
+    def epoch(self, rows: Rows, batch_size: int) -> tuple[float, float]:
+        """One pass over `rows` in batches; mean loss and accuracy, each batch's taken before its own step."""
+        plan, n = self.plan, len(rows)
+        steps = self.steps + np.arange(1, -(-n // batch_size) + 1)
+        rates = step_rates(self.rule, self.learning_rate, self.beta, steps).astype(plan.dtype)  # (steps,)
+        h = step_scalars(self.rule, self.learning_rate, self.beta, 1, plan.dtype)
+        moves = moves_of(self.rule, plan.parameters, self.gradient, self.state, h, rates)
+        threads = plan.team_size(3 * plan.flop * min(batch_size, n))
+        totals = np.zeros((threads, 2))
+        if batch_size > LARGE:
+
+            def work(thread: int, team: int) -> None:
+                task = plan.task(rows, threads, team, rows.index, totals)
+                compiled.epoch_in_tiles(thread, task, moves, plan.tiles[thread], *self.views[thread], batch_size)
+        else:
+            order = np.arange(n) if rows.index is None else rows.index
+            if len(self.batch.x) < batch_size:
+                self.batch = plan.buffers(batch_size)
+
+            def work(thread: int, team: int) -> None:
+                task = plan.task(rows, threads, team, order, totals)
+                compiled.epoch_in_phases(thread, task, moves, self.batch, batch_size)
+
+        run_team(threads, 3 * plan.flop * n, work)
+        self.steps += len(steps)
+        return means(totals.sum(axis=0), n)
+
+
+class NumbaBackend(HostBackend):
+    """Compiled kernels: products at the CPU's vector width, with everything around them fused in."""
 
     name = "numba"
-    ops = Ops(rows, affine, softmax_cross_entropy, backprop_relu, NumpyBackend.ops.weight_gradient, update)
+    ops = Ops(rows, affine, softmax_cross_entropy, backprop_relu, weight_gradient, update)
 
-    def __init__(self) -> None:
-        self.host = NumpyBackend()
+    def plan(self, sizes: Sequence[int], parameters: np.ndarray, threads: int | None) -> NumbaPlan:
+        """A network on this backend."""
+        return NumbaPlan(sizes, parameters, threads or cores())
 
-    def asarray(self, host: np.ndarray) -> np.ndarray:
-        """`host` itself."""
-        return host
+    def limit_threads(self, threads: int | None) -> AbstractContextManager[Any]:
+        """Nothing to do: a plan starts as many threads as it was given."""
+        return nullcontext()
 
-    def to_host(self, array: np.ndarray) -> np.ndarray:
-        """`array` itself."""
-        return array
-
-    def zeros(self, shape: int | tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """A new array of zeros."""
-        return np.zeros(shape, dtype)
-
-    def tile_rows(self, sizes: Sequence[int]) -> int:
-        """As many rows as under NumPy: the products are the same."""
-        return self.host.tile_rows(sizes)
-
-    def limit_threads(self, threads: int | None) -> AbstractContextManager[None]:
-        """At most `threads` threads in the BLAS products; the compiled loops use one."""
-        return self.host.limit_threads(threads)
-
-    def describe(self) -> dict[str, Any]:
-        """As NumPy's, with Numba's version."""
-        facts = self.host.describe()
-        return facts | {"versions": facts["versions"] | {"numba": numba.__version__}}
+    def describe(self, threads: int | None = None) -> dict[str, Any]:
+        """The kernels that multiply, the threads of a team, and the versions."""
+        width = {64: "AVX-512", 32: "AVX2", 16: "128-bit vectors"}[register_bytes()]
+        return {
+            "blas": f"own kernels, {width}",
+            "threads": threads or cores(),
+            "versions": {"numpy": np.__version__, "numba": numba.__version__},
+        }

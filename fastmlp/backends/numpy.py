@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from fastmlp.backends.base import Backend, Ops
+from fastmlp.backends.base import HostBackend, Ops
+from fastmlp.backends.plan import OpsPlan
 from fastmlp.optimizers import Step
 
 Index = slice | np.ndarray
@@ -79,27 +80,15 @@ def threadpools() -> Any:
     return ThreadpoolController().select(user_api="blas")
 
 
-class NumpyBackend(Backend):
+class NumpyBackend(HostBackend):
     """NumPy and its BLAS."""
 
     name = "numpy"
     ops = Ops(rows, affine, softmax_cross_entropy, backprop_relu, weight_gradient, update)
 
-    def asarray(self, host: np.ndarray) -> np.ndarray:
-        """`host` itself."""
-        return host
-
-    def to_host(self, array: np.ndarray) -> np.ndarray:
-        """`array` itself."""
-        return array
-
-    def zeros(self, shape: int | tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """A new array of zeros."""
-        return np.zeros(shape, dtype)
-
-    def tile_rows(self, sizes: Sequence[int]) -> int:
-        """Rows whose numbers take about 16 MB: large enough to feed BLAS, small beside the data."""
-        return max(64, 2**22 // (sizes[0] + 2 * sum(sizes[1:])))
+    def plan(self, sizes: Sequence[int], parameters: np.ndarray, threads: int | None) -> OpsPlan:
+        """A network that runs operation by operation."""
+        return OpsPlan(self, sizes, parameters)
 
     def limit_threads(self, threads: int | None) -> AbstractContextManager[Any]:
         """At most `threads` threads in the BLAS products; None leaves BLAS its own choice."""
@@ -108,12 +97,12 @@ class NumpyBackend(Backend):
         limit: AbstractContextManager[Any] = threadpools().limit(limits=threads)
         return limit
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self, threads: int | None = None) -> dict[str, Any]:
         """The BLAS that multiplies, its threads, and NumPy's version."""
         blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
         pools = threadpools().info()
         return {
             "blas": f"{blas['name']} {blas['version']}",
-            "threads": max((pool["num_threads"] for pool in pools), default=None),
+            "threads": threads or max((pool["num_threads"] for pool in pools), default=None),
             "versions": {"numpy": np.__version__},
         }

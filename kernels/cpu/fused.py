@@ -6,10 +6,7 @@ N rows, I inputs, H units, O classes. Arrays are C-ordered; floating arrays of o
 
 import math
 
-from numba import njit
-
-# No fast-math: NaN and infinity must pass through, and the sums keep their order.
-compiled = njit(cache=True, nogil=True, error_model="numpy")
+from .cache import compiled
 
 
 @compiled
@@ -27,24 +24,6 @@ def scale(X, pixel, out):
     for n in range(out.shape[0]):
         for i in range(out.shape[1]):
             out[n, i] = X[n, i] * pixel
-
-
-@compiled
-def bias(z, b, relu):
-    """z += b, then max(., 0) if relu, in one pass; a NaN stays one. z (N, H), b (H,)."""
-    for n in range(z.shape[0]):
-        for h in range(z.shape[1]):
-            v = z[n, h] + b[h]
-            z[n, h] = b.dtype.type(0) if relu and v < 0 else v
-
-
-@compiled
-def mask(d, a):
-    """d *= (a > 0), in one pass: the derivative of ReLU. d (N, H), a (N, H)."""
-    zero = d.dtype.type(0)
-    for n in range(d.shape[0]):
-        for h in range(d.shape[1]):
-            d[n, h] = d[n, h] if a[n, h] > 0 else zero
 
 
 @compiled
@@ -73,16 +52,3 @@ def softmax_cross_entropy(z, y, scale, dz, totals):
         dz[n, y[n]] -= scale
     totals[0] += loss
     totals[1] += right
-
-
-def compile_update(rule):
-    """The optimizer's `rule`, an element function, compiled into one loop over all parameters."""
-    element = njit(rule)
-
-    @njit(nogil=True, error_model="numpy")
-    def update(w, g, s, h):
-        """One pass over w (P,), g (P,), s (S, P)."""
-        for i in range(len(w)):
-            element(w, g, s, i, h)
-
-    return update

@@ -1,4 +1,4 @@
-"""One network on one backend: its buffers, made once, and the loops over batches and tiles of rows.
+"""A network over the operations of any backend: its buffers, made once, and the loops over batches and tiles.
 
 A batch may be larger than what pays to hold at a time; its rows then pass in tiles, whose gradients add up.
 """
@@ -6,26 +6,13 @@ A batch may be larger than what pays to hold at a time; its rows then pass in ti
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from fastmlp.backends.base import Array, Backend
+from fastmlp.backends.base import Array, Backend, Rows
 from fastmlp.network import Layers, forward, layer_views, loss_and_gradients, parameter_count
 from fastmlp.optimizers import Optimizer, step_scalars
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Labelled rows where the backend computes, and which of them count, in which order."""
-
-    X: Array  # (M, I), uint8 or the network's floating type
-    y: Array  # (M,) int32, class indices
-    index: np.ndarray | None = None  # (N,) rows to use; None is all of them, as they stand
-
-    def __len__(self) -> int:
-        return len(self.y if self.index is None else self.index)
 
 
 class Tile(NamedTuple):
@@ -36,12 +23,8 @@ class Tile(NamedTuple):
     dz: Layers  # the shapes of a
 
 
-class Plan:
-    """A network of layer `sizes` (inputs first, classes last) on a backend, with buffers for its rows.
-
-    `parameters` (P,) are laid out as in `fastmlp.network.layer_views` and set the floating type. On a CPU the plan
-    works in that very array.
-    """
+class OpsPlan:
+    """A network that runs operation by operation, whatever the backend; see `fastmlp.backends.base.Backend.plan`."""
 
     def __init__(self, backend: Backend, sizes: Sequence[int], parameters: np.ndarray):
         self.backend = backend
@@ -91,11 +74,15 @@ class Plan:
             ops.softmax_cross_entropy(tile.a[-1], rows.y[pick], 1.0, tile.dz[-1], totals)
         return means(self.backend.to_host(totals), len(rows))
 
+    def learner(self, optimizer: Optimizer, learning_rate: float, beta: float) -> OpsLearner:
+        """What moves the parameters by the optimizer's rule."""
+        return OpsLearner(self, optimizer, learning_rate, beta)
 
-class Learner:
+
+class OpsLearner:
     """Moves the parameters of a plan: gradient, optimizer state, steps taken."""
 
-    def __init__(self, plan: Plan, optimizer: Optimizer, learning_rate: float, beta: float):
+    def __init__(self, plan: OpsPlan, optimizer: Optimizer, learning_rate: float, beta: float):
         self.plan, self.rule, self.learning_rate, self.beta = plan, optimizer.rule, learning_rate, beta
         count = parameter_count(plan.sizes)
         self.gradient = plan.backend.zeros(count, plan.dtype)  # (P,)
