@@ -17,8 +17,9 @@ from numba.extending import intrinsic, overload
 from fastmlp import network
 from fastmlp.backends import compiled_update
 from fastmlp.backends.compiled_update import BLOCK, row_views, share
-from fastmlp.kernels.cpu import fused, ops
+from fastmlp.kernels.cpu import fused, ops, sparse
 from fastmlp.kernels.cpu.cache import KERNELS, compiled, fingerprint, kept
+from fastmlp.kernels.cpu.sparse import GROUP
 from fastmlp.kernels.cpu.team import barrier, stopped
 
 TILE = 112  # rows at a time, a multiple of the microkernel's: x, a and dz of a tile stay in the L2 cache
@@ -37,6 +38,7 @@ class Buffers(NamedTuple):
     """Rows on their way through the network."""
 
     x: Any  # (n, I)
+    marked: Any  # x with the places of its non-zeros, or None: no zeros are skipped
     a: Any  # a[l] (n, H_l)
     dz: Any  # dz[l] (n, H_l)
 
@@ -98,6 +100,68 @@ def _take_rows(X, order, first, last, buffer):
     return picked
 
 
+def mark_tile(x, marked):
+    """The rows x (n, I), as they are, or with their non-zeros marked and listed for both products."""
+
+
+@overload(mark_tile)
+def _mark_tile(x, marked):
+    if marked is types.none:
+        return lambda x, marked: x
+
+    def listed(x, marked):
+        sparse.mark(x, marked.bits)
+        sparse.list_columns(marked, len(x))
+        sparse.list_rows(marked, len(x), 0, len(marked.row_counts))
+        return with_rows(marked, x)
+
+    return listed
+
+
+def mark_share(x, marked, first):
+    """Rows `first` to first + n of a batch, which are in x (n, I), as `mark_tile`, listed for the forward product."""
+
+
+@overload(mark_share)
+def _mark_share(x, marked, first):
+    if marked is types.none:
+        return lambda x, marked, first: x
+
+    def listed(x, marked, first):
+        part = sparse.Marked(
+            x, marked.bits[first : first + len(x)],
+            marked.columns[first // GROUP :], marked.column_counts[first // GROUP :],
+            marked.rows, marked.row_counts,
+        )  # fmt: skip
+        sparse.mark(x, part.bits)
+        sparse.list_columns(part, len(x))
+        return part
+
+    return listed
+
+
+def mark_batch(x, marked, first, last):
+    """The batch x (n, I), as `mark_tile`, listed for the gradients of features `first` to `last`."""
+
+
+@overload(mark_batch)
+def _mark_batch(x, marked, first, last):
+    if marked is types.none:
+        return lambda x, marked, first, last: x
+
+    def listed(x, marked, first, last):
+        sparse.list_rows(marked, len(x), first // GROUP, last // GROUP)
+        return with_rows(marked, x)
+
+    return listed
+
+
+@compiled
+def with_rows(marked, x):
+    """`marked` with other rows x (n, I)."""
+    return sparse.Marked(x, marked.bits, marked.columns, marked.column_counts, marked.rows, marked.row_counts)
+
+
 @compiled
 def take_labels(y, order, first, last):
     """The labels of rows order[first:last] -> (n,)."""
@@ -141,7 +205,7 @@ def epoch_in_tiles(thread, task, moves, tile, dW, db, batch_size):
             if stopped(task.team):
                 return
             hi = min(lo + TILE, start + last)
-            x = take_rows(task.X, task.order, lo, hi, tile.x)
+            x = mark_tile(take_rows(task.X, task.order, lo, hi, tile.x), tile.marked)
             a, dz = row_views(tile.a, 0, hi - lo), row_views(tile.dz, 0, hi - lo)
             visit(task, thread, lo, hi, scale, x, a, dz)
             gradients(ops, x, a, dz, dW, db, True)
@@ -168,24 +232,20 @@ def epoch_in_phases(thread, task, moves, batch, batch_size):
         phase += 1
         if not barrier(task.team, task.threads, phase):
             return
-        first, last = share(n, thread, task.threads, 2)
+        first, last = share(n, thread, task.threads, GROUP)
         if last > first:
             x = take_rows(task.X, task.order, start + first, start + last, batch.x[first:last])
             a, dz = row_views(batch.a, first, last), row_views(batch.dz, first, last)
-            visit(task, thread, start + first, start + last, x.dtype.type(1 / n), x, a, dz)
+            scale = x.dtype.type(1 / n)
+            visit(task, thread, start + first, start + last, scale, mark_share(x, batch.marked, first), a, dz)
         phase += 1
         if not barrier(task.team, task.threads, phase):
             return
+        first, last = share(task.net.W[0].shape[0], thread, task.threads, BLOCK)
+        x = mark_batch(batch.x[:n], batch.marked, first, last)
+        a, dz = row_views(batch.a, 0, n), row_views(batch.dz, 0, n)
         how = compiled_update.Share(moves, moves.rates[step], thread, task.threads)
-        gradients(
-            compiled_update,
-            batch.x[:n],
-            row_views(batch.a, 0, n),
-            row_views(batch.dz, 0, n),
-            task.net.W,
-            task.net.b,
-            how,
-        )
+        gradients(compiled_update, x, a, dz, task.net.W, task.net.b, how)
         transpose(task.net, thread, task.threads)
 
 
@@ -198,7 +258,7 @@ def evaluate(thread, task, tile):
             return
         hi = min(lo + TILE, last)
         x, a = take_rows(task.X, task.order, lo, hi, tile.x), row_views(tile.a, 0, hi - lo)
-        forward(ops, x, task.net.W, task.net.b, a)
+        forward(ops, mark_share(x, tile.marked, 0), task.net.W, task.net.b, a)
         y, dz = take_labels(task.y, task.order, lo, hi), tile.dz[-1][: hi - lo]
         fused.softmax_cross_entropy(a[-1], y, x.dtype.type(1), dz, task.totals[thread])
 
@@ -212,7 +272,8 @@ def logits(thread, threads, team, net, X, tile, z):
             return
         hi = min(lo + TILE, last)
         a = row_views(tile.a, 0, hi - lo)
-        forward(ops, take_rows(X, None, lo, hi, tile.x), net.W, net.b, a)
+        x = take_rows(X, None, lo, hi, tile.x)
+        forward(ops, mark_share(x, tile.marked, 0), net.W, net.b, a)
         z[lo:hi] = a[-1]
 
 

@@ -15,7 +15,7 @@ from fastmlp.backends import compiled, compiled_update
 from fastmlp.backends.base import HostBackend, Ops, Rows
 from fastmlp.backends.numpy import PIXEL, Index
 from fastmlp.backends.plan import means
-from fastmlp.kernels.cpu import fused
+from fastmlp.kernels.cpu import fused, sparse
 from fastmlp.kernels.cpu import ops as kernels
 from fastmlp.kernels.cpu.product import publish
 from fastmlp.kernels.cpu.team import STOP, new_team
@@ -125,13 +125,20 @@ class NumbaPlan:
         W, b = layer_views(parameters, self.sizes)
         carried = tuple(np.empty(w.T.shape if l else (0, 0), self.dtype) for l, w in enumerate(W))
         self.net = compiled.Net(W, b, carried)
-        self.tiles = [self.buffers(compiled.TILE) for _ in range(threads)]
+        self._tiles: dict[bool, list[compiled.Buffers]] = {}
         self.flop = 2 * sum(w.size for w in W)  # of one row forward
 
-    def buffers(self, n: int) -> compiled.Buffers:
-        """Room for n rows on their way through the network."""
+    def buffers(self, n: int, skip: bool) -> compiled.Buffers:
+        """Room for n rows on their way through the network, and for the places of their non-zeros if `skip`."""
         x, *a = (np.zeros((n, units), self.dtype) for units in self.sizes)
-        return compiled.Buffers(x, tuple(a), tuple(np.zeros_like(layer) for layer in a))
+        marked = sparse.room_for_marks(x) if skip else None
+        return compiled.Buffers(x, marked, tuple(a), tuple(np.zeros_like(layer) for layer in a))
+
+    def tiles(self, skip: bool) -> list[compiled.Buffers]:
+        """Room for a tile of rows for each thread."""
+        if skip not in self._tiles:
+            self._tiles[skip] = [self.buffers(compiled.TILE, skip) for _ in range(self.threads)]
+        return self._tiles[skip]
 
     def team_size(self, flop: float) -> int:
         """Threads for so much work between two barriers."""
@@ -147,18 +154,18 @@ class NumbaPlan:
         """The last layer's z of rows X (N, I), uint8 or the network's type -> (N, O), a new array."""
         z = np.empty((len(X), self.sizes[-1]), self.dtype)  # (N, O)
         flop = self.flop * len(X)
-        threads = self.team_size(flop)
+        threads, tiles = self.team_size(flop), self.tiles(sparse.worth_marking(X))
         run_team(threads, flop, lambda thread, team: compiled.logits(
-            thread, threads, team, self.net, X, self.tiles[thread], z))  # fmt: skip
+            thread, threads, team, self.net, X, tiles[thread], z))  # fmt: skip
         return z
 
     def evaluate(self, rows: Rows) -> tuple[float, float]:
         """Mean loss and accuracy over `rows`."""
         flop = self.flop * len(rows)
-        threads = self.team_size(flop)
+        threads, tiles = self.team_size(flop), self.tiles(sparse.worth_marking(rows.X))
         totals = np.zeros((threads, 2))
         run_team(threads, flop, lambda thread, team: compiled.evaluate(
-            thread, self.task(rows, threads, team, rows.index, totals), self.tiles[thread]))  # fmt: skip
+            thread, self.task(rows, threads, team, rows.index, totals), tiles[thread]))  # fmt: skip
         return means(totals.sum(axis=0), len(rows))
 
     def learner(self, optimizer: Optimizer, learning_rate: float, beta: float) -> NumbaLearner:
@@ -176,7 +183,7 @@ class NumbaLearner:
         self.views = [layer_views(gradient, plan.sizes) for gradient in self.gradient]
         self.state = np.zeros((optimizer.states, count), plan.dtype)  # (S, P)
         self.steps = 0
-        self.batch = plan.buffers(0)
+        self.batch = plan.buffers(0, skip=False)
 
     def epoch(self, rows: Rows, batch_size: int) -> tuple[float, float]:
         """One pass over `rows` in batches; mean loss and accuracy, each batch's taken before its own step."""
@@ -187,15 +194,17 @@ class NumbaLearner:
         moves = moves_of(self.rule, plan.parameters, self.gradient, self.state, h, rates)
         threads = plan.team_size(3 * plan.flop * min(batch_size, n))
         totals = np.zeros((threads, 2))
+        skip = sparse.worth_marking(rows.X)
         if batch_size > LARGE:
+            tiles = plan.tiles(skip)
 
             def work(thread: int, team: int) -> None:
                 task = plan.task(rows, threads, team, rows.index, totals)
-                compiled.epoch_in_tiles(thread, task, moves, plan.tiles[thread], *self.views[thread], batch_size)
+                compiled.epoch_in_tiles(thread, task, moves, tiles[thread], *self.views[thread], batch_size)
         else:
             order = np.arange(n) if rows.index is None else rows.index
-            if len(self.batch.x) < batch_size:
-                self.batch = plan.buffers(batch_size)
+            if len(self.batch.x) < batch_size or skip != (self.batch.marked is not None):
+                self.batch = plan.buffers(batch_size, skip)
 
             def work(thread: int, team: int) -> None:
                 task = plan.task(rows, threads, team, order, totals)

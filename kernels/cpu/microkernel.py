@@ -9,11 +9,14 @@ from typing import NamedTuple
 
 from llvmlite import ir
 
-from .vector import BYTES, I64, REALS, broadcast, declare, has_fma, load, load_lanes, store_lanes, zeros
+from .vector import BYTES, I16, I64, REALS, broadcast, declare, has_fma, load, load_lanes, store_lanes, zeros
 
 PLAIN = "plain"  # C as it is
 RELU = "relu"  # C = max(C, 0); a NaN stays one
 MASK = "mask"  # C = C where gate > 0, else 0: the derivative of ReLU
+
+
+LISTED, LISTED_RELU = "listed", "listed_relu"  # PLAIN and RELU over a list of k: see `sparse`
 
 
 class Shape(NamedTuple):
@@ -41,10 +44,11 @@ class Matrix(NamedTuple):
         return self._replace(address=builder.add(address, step_bytes) if step_bytes else address)
 
 
-def emit_block(builder, shape, finish, A, B, start, C, gate, K, mask=None):
+def emit_block(builder, shape, finish, A, B, start, C, gate, K, mask=None, listed=None):
     """Emit C = finish(start + A B) for one block: A (rows, K), B (K, vectors*lanes), the others (rows, vectors*lanes).
 
     A mask, of one vector, leaves the columns it switches off unread and unwritten.
+    `listed` is the address of K numbers (uint16), the only k to visit, in this order; None visits 0 .. K-1.
     start may have row stride 0, to begin each row with a bias, be C itself, to accumulate, or be at address 0: zeros.
     """
     real, size = REALS[shape.real], BYTES[shape.real]
@@ -74,8 +78,15 @@ def emit_block(builder, shape, finish, A, B, start, C, gate, K, mask=None):
     builder.cbranch(builder.icmp_signed(">", K, I64(0)), loop, done)
 
     builder.position_at_end(loop)
-    k, across, down = (builder.phi(I64) for _ in range(3))  # index; offset along rows of A; address of row k of B
+    k = builder.phi(I64)
     total = {place: builder.phi(vector) for place in block}
+    if listed is None:
+        across, down = builder.phi(I64), builder.phi(I64)  # offset along the rows of A; address of row k of B
+        steps = [(k, I64(0), I64(1)), (across, I64(0), A.step), (down, B.address, B.row)]
+    else:
+        visited = builder.zext(load(builder, builder.add(listed, builder.mul(k, I64(2))), I16, 2), I64)
+        across, down = builder.mul(visited, A.step), builder.add(B.address, builder.mul(visited, B.row))
+        steps = [(k, I64(0), I64(1))]
     row_of_B = [
         load_lanes(builder, builder.add(down, I64(j * width)), vector, size, mask) for j in range(shape.vectors)
     ]
@@ -84,8 +95,8 @@ def emit_block(builder, shape, finish, A, B, start, C, gate, K, mask=None):
         number = broadcast(builder, load(builder, builder.add(rows[i], across), real, size), vector)
         for j in range(shape.vectors):
             following[i, j] = builder.call(multiply_add, [number, row_of_B[j], total[i, j]])
-    for phi, first, step in ((k, I64(0), I64(1)), (across, I64(0), A.step), (down, B.address, B.row)):
-        phi.add_incoming(first, before)
+    for phi, origin, step in steps:
+        phi.add_incoming(origin, before)
         phi.add_incoming(builder.add(phi, step), loop)
     for place in block:
         total[place].add_incoming(begin[place], before)
@@ -99,7 +110,7 @@ def emit_block(builder, shape, finish, A, B, start, C, gate, K, mask=None):
         result.add_incoming(begin[i, j], before)
         result.add_incoming(following[i, j], loop)
     for (i, j), result in results.items():
-        if finish == RELU:
+        if finish in (RELU, LISTED_RELU):
             result = builder.select(builder.fcmp_ordered("<", result, zero), zero, result)
         elif finish == MASK:
             passes = builder.fcmp_ordered(">", load_lanes(builder, at(gate, i, j), vector, size, mask), zero)

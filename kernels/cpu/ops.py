@@ -5,8 +5,12 @@ left operand of a product may have any strides. Floating arrays of one call shar
 published (`product.publish`), but for ``totals``, which is float64.
 """
 
+from numba import types
+from numba.extending import overload
+
 from .cache import compiled
-from .product import DEPTH, multiply, multiply_mask, multiply_relu
+from .product import DEPTH, multiply, multiply_listed, multiply_listed_relu, multiply_mask, multiply_relu
+from .sparse import GROUP
 
 
 @compiled
@@ -23,7 +27,16 @@ def all_but_last(like, a, a_row, a_step, b, b_row, start, start_row, c, c_row, M
 
 @compiled
 def affine(x, W, b, out, relu):
-    """out = x W + b, then max(., 0) if relu. x (N, I), W (I, H), b (H,) -> out (N, H). 2*N*I*H flop."""
+    """out = x W + b, then max(., 0) if relu. x (N, I), W (I, H), b (H,) -> out (N, H). 2*N*I*H flop.
+
+    x is an array, or `Marked` rows, whose zeros are skipped.
+    """
+    multiply_rows(x, W, b, out, relu)
+
+
+@compiled
+def dense_affine(x, W, b, out, relu):
+    """`affine` of an array x (N, I)."""
     N, I = x.shape
     H = W.shape[1]
     (x_row, x_step), W_row, c, c_row = x.strides, W.strides[0], out.ctypes.data, out.strides[0]
@@ -34,6 +47,24 @@ def affine(x, W, b, out, relu):
         multiply_relu(b, a, x_row, x_step, w, W_row, start, start_row, c, c_row, 0, 0, N, H, I)
     else:
         multiply(b, a, x_row, x_step, w, W_row, start, start_row, c, c_row, 0, 0, N, H, I)
+
+
+@compiled
+def listed_affine(x, W, b, out, relu):
+    """`affine` of marked rows x."""
+    N, H = out.shape
+    (x_row, x_step), W_row, c, c_row = x.x.strides, W.strides[0], out.ctypes.data, out.strides[0]
+    for group in range(N // GROUP):
+        left, to = x.x.ctypes.data + group * GROUP * x_row, c + group * GROUP * c_row
+        places, count = x.columns.ctypes.data + group * x.columns.strides[0], x.column_counts[group]
+        if relu:
+            multiply_listed_relu(b, left, x_row, x_step, W.ctypes.data, W_row, b.ctypes.data, 0, to, c_row,
+                                 places, 0, GROUP, H, count)  # fmt: skip
+        else:
+            multiply_listed(b, left, x_row, x_step, W.ctypes.data, W_row, b.ctypes.data, 0, to, c_row,
+                            places, 0, GROUP, H, count)  # fmt: skip
+    done = N // GROUP * GROUP
+    dense_affine(x.x[done:N], W, b, out[done:], relu)
 
 
 @compiled
@@ -51,7 +82,16 @@ def backprop_relu(dz, WT, a, out):
 
 @compiled
 def gradient_rows(a, dz, dW, first, last, add):
-    """Rows `first` to `last` of dW = a^T dz, or added to them. a (N, H), dz (N, O), dW (H, O). 2*N*H*O flop."""
+    """Rows `first` to `last` of dW = a^T dz, or added to them. a (N, H), dz (N, O), dW (H, O). 2*N*H*O flop.
+
+    a is an array, or `Marked` rows, whose zeros are skipped; `first` is then a multiple of GROUP.
+    """
+    multiply_columns(a, dz, dW, first, last, add)
+
+
+@compiled
+def dense_gradient_rows(a, dz, dW, first, last, add):
+    """`gradient_rows` of an array a (N, H)."""
     N, O = dz.shape
     M = last - first
     (a_row, a_step), d_row, c_row = a.strides, dz.strides[0], dW.strides[0]
@@ -61,6 +101,41 @@ def gradient_rows(a, dz, dW, first, last, add):
         dz, a.ctypes.data + first * a_step, a_step, a_row, dz.ctypes.data, d_row, start, start_row, c, c_row, M, O, N
     )
     multiply(dz, left, a_step, a_row, right, d_row, start, start_row, c, c_row, 0, 0, M, O, N)
+
+
+@compiled
+def listed_gradient_rows(a, dz, dW, first, last, add):
+    """`gradient_rows` of marked rows a."""
+    O = dz.shape[1]
+    (a_row, a_step), d_row, c_row = a.x.strides, dz.strides[0], dW.strides[0]
+    for group in range(first // GROUP, last // GROUP):
+        left, c = a.x.ctypes.data + group * GROUP * a_step, dW.ctypes.data + group * GROUP * c_row
+        places, count = a.rows.ctypes.data + group * a.rows.strides[0], a.row_counts[group]
+        start, start_row = (c, c_row) if add else (0, 0)
+        multiply_listed(dz, left, a_step, a_row, dz.ctypes.data, d_row, start, start_row, c, c_row,
+                        places, 0, GROUP, O, count)  # fmt: skip
+    done = max(first, last // GROUP * GROUP)
+    dense_gradient_rows(a.x[: dz.shape[0]], dz, dW, done, last, add)
+
+
+def multiply_rows(x, W, b, out, relu):
+    """`dense_affine` or `listed_affine`, by the type of x."""
+
+
+def multiply_columns(a, dz, dW, first, last, add):
+    """`dense_gradient_rows` or `listed_gradient_rows`, by the type of a."""
+
+
+@overload(multiply_rows)
+def _multiply_rows(x, W, b, out, relu):
+    chosen = dense_affine if isinstance(x, types.Array) else listed_affine
+    return lambda x, W, b, out, relu: chosen(x, W, b, out, relu)
+
+
+@overload(multiply_columns)
+def _multiply_columns(a, dz, dW, first, last, add):
+    chosen = dense_gradient_rows if isinstance(a, types.Array) else listed_gradient_rows
+    return lambda a, dz, dW, first, last, add: chosen(a, dz, dW, first, last, add)
 
 
 @compiled

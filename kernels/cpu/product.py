@@ -13,12 +13,13 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .cache import KERNELS
-from .microkernel import MASK, PLAIN, RELU, Matrix, Shape, emit_block
+from .microkernel import LISTED, LISTED_RELU, MASK, PLAIN, RELU, Matrix, Shape, emit_block
 from .vector import BYTES, I64, declare, first_lanes, register_bytes
 
 # Rows and vectors of the largest block, by bytes of a register. AVX-512 has 32 registers: 28 accumulate, 2 hold B and
 # one broadcasts A; AVX2 and SSE have 16, NEON 32.
 BLOCK = {64: (14, 2), 32: (6, 2), 16: (6, 2)}
+LISTED_BLOCK = {64: (4, 5), 32: (4, 3), 16: (4, 3)}  # few rows share a list of k; the more columns, the better
 DEPTH = 512  # k at a time: so much of a panel of B stays in the caches while the rows of A pass over it
 ARGUMENTS = 14
 
@@ -29,11 +30,13 @@ def loops(typingctx, real, finish, a, a_row, a_step, b, b_row, start, start_row,
 
     `real` and `finish` are literal text; the rest are addresses, strides in bytes, and sizes: A (M, K), B (K, N).
     A[i, k] is at a + i*a_row + k*a_step; rows of the others are contiguous. start_row 0 begins each row alike, with a
-    bias; start may be C itself, to accumulate, or 0, to begin with zeros. gate is read by the MASK finish only.
+    bias; start may be C itself, to accumulate, or 0, to begin with zeros. gate is read by the MASK finish only. With a
+    LISTED finish M is 4, and gate is the address of the list of K numbers, uint16: the k to visit.
     """
     type_, ending = real.literal_value, finish.literal_value
-    most_rows, most_vectors = BLOCK[register_bytes()]
-    heights = [most_rows, *(height for height in (8, 4, 2, 1) if height < most_rows)]
+    over_list = ending in (LISTED, LISTED_RELU)
+    most_rows, most_vectors = (LISTED_BLOCK if over_list else BLOCK)[register_bytes()]
+    heights = [most_rows] if over_list else [most_rows, *(height for height in (8, 4, 2, 1) if height < most_rows)]
     size = BYTES[type_]
     lanes = register_bytes() // size
 
@@ -48,7 +51,7 @@ def loops(typingctx, real, finish, a, a_row, a_step, b, b_row, start, start_row,
             S = Matrix(start, start_row).moved(builder, m, across)
             given = builder.icmp_signed("!=", start, I64(0))  # address 0 stays 0
             S = S._replace(address=builder.select(given, S.address, I64(0)))
-            emit_block(builder, shape, ending, A, B, S, C, G, K, mask)
+            emit_block(builder, shape, ending, A, B, S, C, G, K, mask, gate if over_list else None)
 
         def emit_panel(vectors, across, mask=None):
             top = I64(0)  # rows done
@@ -60,7 +63,7 @@ def loops(typingctx, real, finish, a, a_row, a_step, b, b_row, start, start_row,
                 top = builder.add(top, builder.mul(blocks, I64(height)))
 
         done = I64(0)  # columns
-        for vectors in range(most_vectors, 0, -1):
+        for vectors in dict.fromkeys((most_vectors, 2, 1)):
             columns = I64(vectors * lanes)
             panels = builder.sdiv(builder.sub(N, done), columns)
             with cgutils.for_range(builder, panels) as panel:
@@ -87,7 +90,7 @@ def publish(real):
     Returns the C functions, which must be kept.
     """
     functions = []
-    for finish in (PLAIN, RELU, MASK):
+    for finish in (PLAIN, RELU, MASK, LISTED, LISTED_RELU):
         functions.append(compile_product(real, finish))
         llvm.add_symbol(symbol(real, finish), functions[-1].address)
     return functions
@@ -120,3 +123,4 @@ def make_call(finish):
 
 
 multiply, multiply_relu, multiply_mask = make_call(PLAIN), make_call(RELU), make_call(MASK)
+multiply_listed, multiply_listed_relu = make_call(LISTED), make_call(LISTED_RELU)

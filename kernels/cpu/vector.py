@@ -4,6 +4,7 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 from numba.core import config
 
+I16 = ir.IntType(16)
 I32 = ir.IntType(32)
 I64 = ir.IntType(64)
 REALS = {"float32": ir.FloatType(), "float64": ir.DoubleType()}
