@@ -22,7 +22,7 @@ from fastmlp.kernels.cpu.cache import KERNELS, compiled, fingerprint, kept
 from fastmlp.kernels.cpu.sparse import GROUP
 from fastmlp.kernels.cpu.team import barrier, stopped
 
-TILE = 112  # rows at a time, a multiple of the microkernel's: x, a and dz of a tile stay in the L2 cache
+TILE = 224  # rows at a time, a multiple of the microkernel's: x, a and dz of a tile stay in the L2 cache
 VERSION = KERNELS + fingerprint(Path(__file__).parent) + fingerprint(Path(network.__file__).parent)
 
 
