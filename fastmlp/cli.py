@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import inspect
 import io
 import json
 import os
@@ -11,7 +10,7 @@ import platform
 import shlex
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib.metadata import version
@@ -27,10 +26,32 @@ from typer.core import TyperGroup
 
 import fastmlp
 from fastmlp import backends
+from fastmlp.cli_options import (
+    DEFAULTS,
+    HELD_OUT,
+    NETWORK,
+    OUTPUT,
+    SOURCES,
+    BackendName,
+    Data,
+    Json,
+    Labels,
+    ModelFile,
+    Strict,
+    Target,
+    Threads,
+    check_outputs,
+    check_test,
+    measured_part,
+    option,
+    parse_batch_size,
+    parse_hidden,
+    parse_scale,
+    validation_part,
+)
 from fastmlp.data import Dataset, read
 from fastmlp.errors import BackendUnavailable, DataError, ModelFileError, OptionError, TrainingDiverged
-from fastmlp.files import check_writable, write_beside_and_rename
-from fastmlp.inputs import as_table, learn_inputs
+from fastmlp.files import write_beside_and_rename
 from fastmlp.labels import encode_labels
 from fastmlp.model import Model
 from fastmlp.optimizers import OPTIMIZERS
@@ -41,9 +62,7 @@ from fastmlp.training import PRECISIONS
 
 REFUSALS = (DataError, OptionError, ModelFileError, BackendUnavailable, TrainingDiverged, OSError, MemoryError)
 WRONG, REFUSED, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141  # exit codes
-HELD_OUT = 0.2  # of the rows, for validation, where the data have no part for it
 CLASSES_SHOWN = 20  # `evaluate` prints a line a class up to here
-DEFAULTS = {name: option.default for name, option in inspect.signature(fastmlp.train).parameters.items()}
 
 
 class Commands(TyperGroup):
@@ -84,96 +103,10 @@ def plain_messages() -> Iterator[None]:
             raise typer.Exit(REFUSED) from None
 
 
-SOURCES = "'mnist', a folder of IDX files, or a .csv, .csv.gz, .npz or .npy file"
-
-
-def option(panel: str, metavar: str, help: str, default: str | bool = True) -> Any:
-    """An option in a panel of the help page; `default` is shown in place of the real one where given."""
-    return typer.Option(metavar=metavar, help=help, rich_help_panel=panel, show_default=default)
-
-
-Data = Annotated[str, typer.Argument(metavar="DATA", help=SOURCES)]
-ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file, written by train --save")]
-Target = Annotated[str | None, option("Data", "COLUMN", "Label column of a CSV", "label")]
-Labels = Annotated[str | None, option("Data", "FILE.npy", "Labels that go with a .npy file of rows")]
-BackendName = Annotated[str, option("Computing", "NAME", f"What computes: {', '.join(backends.NAMES)}")]
-Threads = Annotated[int | None, option("Computing", "N", "CPU threads at most", "the library's choice")]
-Strict = Annotated[bool, typer.Option("--strict", help="Fail, not fall back, where the backend cannot run",
-                                      rich_help_panel="Computing")]  # fmt: skip
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines")]
-
-
-def check_outputs(outputs: dict[str, Path | None], inputs: Sequence[str | Path | None]) -> None:
-    """Refuse, before long work, outputs that cannot be written, that are one file, or that would replace an input."""
-    known = {str(source): Path(source).expanduser() for source in inputs if source is not None}
-    for name, path in outputs.items():
-        if path is None:
-            continue
-        check_writable(path)
-        for other, taken in known.items():
-            idx = taken.is_dir() and path.resolve().parent == taken.resolve() and "ubyte" in path.name
-            if idx or path.resolve() == taken.resolve() or (path.exists() and taken.exists() and path.samefile(taken)):
-                raise OptionError(
-                    f"{name} {path}: expected a file of its own, but {other} is the same; name another file"
-                )
-        known[name] = path
-
-
-def parse_hidden(text: str) -> tuple[int, ...]:
-    """Units of each hidden layer from text such as "512,512"; none from an empty one. Raises OptionError."""
-    try:
-        return tuple(int(units) for units in text.split(",")) if text.strip() else ()
-    except ValueError:
-        raise OptionError(f"--hidden: expected whole numbers with commas between, as 512,512; got {text!r}") from None
-
-
-def parse_batch_size(text: str | None) -> int | str | None:
-    """A number of rows, "full", or None for train's own choice. Raises OptionError."""
-    try:
-        return text if text in ("full", None) else int(text)
-    except ValueError:
-        raise OptionError(f"--batch-size: expected a whole number from 1, or 'full'; got {text!r}") from None
-
-
-def parse_scale(text: str | None, data: Dataset) -> str | None:
-    """What `train` takes: columns of numbers are standardised unless "none" is asked for, pixels only on demand."""
-    if text not in (None, "standard", "none"):
-        raise OptionError(f"--scale: expected standard or none; got {text!r}")
-    if text is None:
-        return None if data.X.dtype == np.uint8 else "standard"
-    return None if text == "none" else text
-
-
-def validation_part(fraction: float | None, data: Dataset) -> Any:
-    """What `train` takes: the data's own part or HELD_OUT of the rows unless a fraction is asked for; 0 is none."""
-    if fraction is None:
-        return HELD_OUT if data.validation is None else data.validation
-    return fraction or None
-
-
 def load_data(source: str | None, **options: Any) -> Dataset:
     """`fastmlp.data.read`, with a spinner on a terminal."""
     with working(f"reading {'the built-in digits' if source is None else clean(source)}"):
         return read(source, **options)
-
-
-def check_test(data: Dataset, scale: str | None) -> None:
-    """Refuse, before long training, a test part that the trained network could not be measured on."""
-    if data.test is not None:
-        X, y = data.test
-        classes = encode_labels(data.y, len(data.X))[1]
-        encode_labels(y, len(X), classes, "test y")
-        learn_inputs(as_table(data.X), scale).prepare(X, np.dtype(np.float32), "test X")
-
-
-def measured_part(data: Dataset) -> tuple[str, np.ndarray, np.ndarray | None]:
-    """The rows to predict or to evaluate on, and what they are: the test part, else all rows."""
-    if data.test is not None:
-        return "test rows", *data.test
-    if data.validation is not None and data.y is not None:
-        (X, y), (Xv, yv) = (data.X, data.y), data.validation
-        return "all rows", np.concatenate([X, Xv]), np.concatenate([y, yv])
-    return "all rows", data.X, data.y
 
 
 app = typer.Typer(
@@ -193,9 +126,6 @@ def overview(
         raise typer.Exit
     if ctx.invoked_subcommand is None:
         print(ctx.get_help(), end="")
-
-
-NETWORK, OUTPUT = "Network and training", "Output"
 
 
 @app.command()
