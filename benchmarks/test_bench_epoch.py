@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from bench_reference import H, I, O, epoch, mean_loss, start
 
+from benchmarks.bench_reference import H, I, O, epoch, mean_loss, start
 from fastmlp.backends.base import Rows
 from fastmlp.optimizers import OPTIMIZERS
 

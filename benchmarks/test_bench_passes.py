@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from bench_reference import H, O, assert_close, softmax_and_losses
 
+from benchmarks.bench_reference import H, O, assert_close, softmax_and_losses
 from fastmlp.backends import load
 
 

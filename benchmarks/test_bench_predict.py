@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bench_reference import H, I, O, Weights, logits
 
 import fastmlp
+from benchmarks.bench_reference import H, I, O, Weights, logits
 
 TRAINING_ROWS = 2_000  # enough for a network that knows the classes apart
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from bench_reference import H, I, assert_close
+
+from benchmarks.bench_reference import H, I, assert_close
 
 
 class Operands(NamedTuple):

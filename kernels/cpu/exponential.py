@@ -15,8 +15,8 @@ from .vector import I32
 F = np.float32
 LOWEST = F(-87.0)  # exp of less is below the smallest normal float32; a softmax cannot tell
 # Cephes' expf: exp(r) for |r| <= ln(2) / 2, and ln(2) in two parts, so that r loses nothing.
-P = tuple(map(F, (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)))
-P0, P1, P2, P3, P4, P5 = P
+P0, P1, P2 = F(1.9875691500e-4), F(1.3981999507e-3), F(8.3334519073e-3)
+P3, P4, P5 = F(4.1665795894e-2), F(1.6666665459e-1), F(5.0000001201e-1)
 LOG2_E, LN2_HIGH, LN2_LOW = F(1.44269504088896341), F(0.693359375), F(-2.12194440e-4)
 HALF, ONE, BIAS = F(0.5), F(1), np.int32(127)
 
