@@ -169,6 +169,9 @@ def train(
         optimizer=optimizer, learning_rate=learning_rate, beta=beta, precision=precision, scale=standardise, seed=seed,
         threads=threads, strict=strict, progress=True,
     )  # fmt: skip
+    if not len(model.history):  # Ctrl-C in the first epoch: what stands at the outputs is worth more
+        say("warning", "yellow", "no epoch was finished; nothing was written")
+        raise typer.Exit(INTERRUPTED)
     if save is not None:
         model.save(save)
     test = {} if dataset.test is None else dict(

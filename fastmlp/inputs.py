@@ -39,7 +39,10 @@ class Inputs(NamedTuple):
         """
         X = as_table(X, name)
         if X.shape[1] != self.features:
-            raise DataError(f"{name}: expected {self.features} columns, as in training; got {X.shape[1]}")
+            raise DataError(
+                f"{name}: expected {self.features} columns, as in training; got {X.shape[1]}; "
+                "pass the same ones, in the same order"
+            )
         if X.dtype == np.uint8:
             if not self.pixels:
                 raise DataError(
@@ -77,7 +80,7 @@ def learn_inputs(X: np.ndarray, scale: str | None, index: np.ndarray | None = No
             "pass X.astype('float32') to standardise them"
         )
     check_finite(X, "X")
-    if float(np.abs(X).max()) > 1e150:
+    if max(float(X.max()), -float(X.min())) > 1e150:
         raise DataError(
             "scale='standard': expected numbers whose squares are finite, below 1e150; scale the columns first"
         )

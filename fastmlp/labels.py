@@ -36,7 +36,7 @@ def encode_labels(y: Any, n: int, classes: np.ndarray | None = None, name: str =
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim == 0 or len(y) != n:
-        raise DataError(f"{name}: expected {n} labels, one a row of X; got {len(y) if y.ndim else repr(y[()])}")
+        raise DataError(f"{name}: expected {n} labels, one a row of X; got {len(y) if y.ndim else y[()]}")
     if y.ndim == 2:
         codes = from_one_hot(y, name)
         classes = np.arange(y.shape[1]) if classes is None else classes
@@ -51,16 +51,28 @@ def encode_labels(y: Any, n: int, classes: np.ndarray | None = None, name: str =
     if classes is None:
         classes = np.unique(y)
     elif (y.dtype.kind == "U") != (classes.dtype.kind == "U"):
-        raise DataError(f"{name}: expected labels like {classes[0]!r}, as in training; got {y[0]!r}")
+        raise DataError(
+            f"{name}: expected labels like {shown(classes[0])}, as in training; got {shown(y[0])}; pass such"
+        )
     if len(classes) < 2:
-        raise DataError(f"{name}: expected at least two classes; got only {classes[0]!r}")
+        raise DataError(
+            f"{name}: expected at least two classes; got only {shown(classes[0])}; add rows of another class"
+        )
     codes = np.minimum(np.searchsorted(classes, y), len(classes) - 1)  # (N,)
     unseen = np.flatnonzero(classes[codes] != y)
     if len(unseen):
-        shown = ", ".join(str(label) for label in classes[:10]) + (", ..." if len(classes) > 10 else "")
+        known = ", ".join(str(label) for label in classes[:10]) + (", ..." if len(classes) > 10 else "")
         row = int(unseen[0])
-        raise DataError(f"{name}[{row}] is {y[row]!r}: expected one of the classes of the training, {shown}")
+        raise DataError(
+            f"{name}[{row}] is {shown(y[row])}: expected one of the classes of the training, {known}; "
+            "drop the row, or train with such rows"
+        )
     return codes.astype(np.int32), classes
+
+
+def shown(label: Any) -> str:
+    """A label as Python writes it, without NumPy's type around it."""
+    return repr(label.item() if isinstance(label, np.generic) else label)
 
 
 def check_labels(y: np.ndarray, name: str) -> None:

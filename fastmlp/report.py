@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from typing import Any
 
 
@@ -15,7 +14,7 @@ class Report:
     backend: str  # the one that ran
     requested: str  # the one asked for
     reason: str  # why this one ran
-    threads: int | None  # CPU threads in the matrix products; None where the library does not say
+    threads: int | None  # CPU threads at most; None where the library does not say
     precision: str  # type of the parameters and the arithmetic
     seed: int
     optimizer: str
@@ -37,4 +36,6 @@ class Report:
 
 def versions(libraries: dict[str, str]) -> dict[str, str]:
     """fastmlp's and Python's versions before those of the libraries that ran."""
+    from importlib.metadata import version  # slow to import, and not needed to `import fastmlp`
+
     return {"fastmlp": version("fastmlp"), "python": platform.python_version(), **libraries}

@@ -24,6 +24,7 @@ from fastmlp.progress import live_table
 from fastmlp.report import Report, versions
 
 PRECISIONS = ("float32", "float64")
+WIDEST = 2**40  # units of a layer; fewer may still be too many for the memory
 Callback = Callable[[Model], object]
 
 
@@ -121,17 +122,7 @@ def train(
     rule = find(optimizer)
     rate = rule.learning_rate if learning_rate is None else learning_rate
     widths = tuple(hidden) if isinstance(hidden, Sequence | np.ndarray) and not isinstance(hidden, str) else (hidden,)
-    check_options(
-        widths,
-        1 if epochs is None else epochs,
-        1 if batch_size is None else batch_size,
-        rate,
-        beta,
-        precision,
-        scale,
-        seed,
-        threads,
-    )
+    check_options(widths, epochs, batch_size, rate, beta, precision, scale, seed, callbacks, threads)
     if X is None:
         if y is not None:
             raise DataError("y: expected no labels without X; pass both, or neither for the built-in digits")
@@ -181,11 +172,13 @@ def run_epochs(
     report = model.report
     try:
         for _ in range(epochs):
-            started = time.perf_counter()
             ordered = rows
             if shuffle is not None:
                 order = shuffle.permutation(len(rows))  # (N,)
                 ordered = replace(rows, index=order if rows.index is None else rows.index[order])
+            if report.epochs == 0:
+                model.learner.prepare(ordered, batch_size)
+            started = time.perf_counter()
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # a divergence is reported below
                 trained = model.learner.epoch(ordered, batch_size)
                 seconds = time.perf_counter() - started
@@ -209,7 +202,7 @@ def run_epochs(
     except KeyboardInterrupt:
         model.download()
         report.stopped = "interrupted"
-        warnings.warn(f"interrupted after {report.epochs} epochs: the model so far is kept", stacklevel=3)
+        warnings.warn(f"interrupted in epoch {report.epochs + 1}: the model so far is kept", stacklevel=3)
 
 
 class Prepared(NamedTuple):
@@ -259,8 +252,8 @@ def split(codes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np
 
 
 def check_options(
-    hidden: tuple[int, ...], epochs: int, batch_size: int | str, rate: float, beta: float, precision: str,
-    scale: str | None, seed: int, threads: int | None,
+    hidden: tuple[int, ...], epochs: int | None, batch_size: int | str | None, rate: float, beta: float, precision: str,
+    scale: str | None, seed: int, callbacks: Sequence[Callback], threads: int | None,
 ) -> None:  # fmt: skip
     """Raises OptionError for an impossible value, naming the option, what was expected and what came."""
 
@@ -272,13 +265,30 @@ def check_options(
 
     for name, value, good, expected in (
         ("hidden", hidden, all(whole(units, 1) for units in hidden), "whole numbers from 1, one a hidden layer"),
-        ("epochs", epochs, whole(epochs, 1), "a whole number from 1"),
-        ("batch_size", batch_size, whole(batch_size, 1) or batch_size == "full", "a whole number from 1, or 'full'"),
+        (
+            "hidden",
+            hidden,
+            all(units < WIDEST for units in hidden if whole(units, 1)),
+            f"layers of fewer than {WIDEST:,} units",
+        ),
+        ("epochs", epochs, epochs is None or whole(epochs, 1), "a whole number from 1"),
+        (
+            "batch_size",
+            batch_size,
+            batch_size is None or whole(batch_size, 1) or batch_size == "full",
+            "a whole number from 1, or 'full'",
+        ),
         ("learning_rate", rate, real(rate) and rate > 0, "a finite number above 0"),
         ("beta", beta, real(beta) and 0 <= beta < 1, "a number from 0 to below 1"),
         ("precision", precision, isinstance(precision, str) and precision in PRECISIONS, " or ".join(PRECISIONS)),
         ("scale", scale, scale is None or scale == "standard", "None or 'standard'"),
         ("seed", seed, whole(seed, 0) and seed < 2**32, "a whole number from 0 to below 2**32"),
+        (
+            "callbacks",
+            callbacks,
+            isinstance(callbacks, Sequence) and all(map(callable, callbacks)),
+            "a sequence of functions",
+        ),
         ("threads", threads, threads is None or whole(threads, 1), "a whole number from 1, or None"),
     ):
         if not good:

@@ -1,6 +1,7 @@
 """The command line: what each command does, what it refuses, and what it leaves alone."""
 
 import csv
+import importlib.metadata
 import inspect
 import io
 import json
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 import fastmlp
 from fastmlp import backends, bench, cli, data, training
 from fastmlp.backends.numpy import NumpyBackend
+from fastmlp.backends.plan import OpsLearner
 from fastmlp.errors import TrainingDiverged
 
 NUMPY = ("--backend", "numpy")
@@ -102,7 +104,7 @@ def test_help(command, flag):
 
 
 def test_version():
-    assert run("--version").stdout == f"fastmlp {fastmlp.report.version('fastmlp')}\n"
+    assert run("--version").stdout == f"fastmlp {importlib.metadata.version('fastmlp')}\n"
 
 
 def test_defaults_are_those_of_train():
@@ -268,13 +270,25 @@ def test_interrupted_it_keeps_the_model_writes_all_and_exits_130(monkeypatch, tm
     interrupt_after(monkeypatch, 2)
     paths = tmp_path / "m", tmp_path / "r.json", tmp_path / "p.png"
     result = run("train", images, *SMALL, "--save", paths[0], "--report", paths[1], "--plot", paths[2], code=130)
-    assert result.stderr == "warning: interrupted after 2 epochs: the model so far is kept\n"
+    assert result.stderr == "warning: interrupted in epoch 3: the model so far is kept\n"
     assert "training    2 epochs" in result.stdout
     report = json.loads(paths[1].read_text())
     assert (report["stopped"], report["epochs"], len(report["history"]["seconds"])) == ("interrupted", 2, 2)
     assert "test_accuracy" in report
     assert fastmlp.load(paths[0]).report.epochs == 2
     assert paths[2].stat().st_size > 1000
+
+
+def test_interrupted_in_the_first_epoch_it_writes_nothing(monkeypatch, tmp_path, images):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(OpsLearner, "epoch", interrupted)
+    saved = tmp_path / "m"
+    saved.write_bytes(b"worth more")
+    result = run("train", images, *SMALL, "--backend", "numpy", "--save", saved, code=130)
+    assert "nothing was written" in result.stderr
+    assert saved.read_bytes() == b"worth more"
 
 
 def test_interrupted_while_reading_it_writes_nothing(monkeypatch, tmp_path, flowers):
@@ -385,7 +399,7 @@ def test_a_wrong_test_part_is_refused_before_training(monkeypatch, tmp_path, blo
         x_test[3, 1] = np.nan
     np.savez(tmp_path / "d.npz", x_train=X[:60], y_train=y[:60], x_test=x_test, y_test=y_test)
     monkeypatch.setattr(fastmlp, "train", lambda *args, **options: pytest.fail("trained first"))
-    refuse("train", tmp_path / "d.npz", say=["test y[3] is np.int64(7)" if wrong == "label" else "test X[3, 1] is nan"])
+    refuse("train", tmp_path / "d.npz", say=["test y[3] is 7" if wrong == "label" else "test X[3, 1] is nan"])
 
 
 def test_a_diverged_network_is_not_written(monkeypatch, tmp_path, flowers):

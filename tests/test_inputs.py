@@ -170,7 +170,7 @@ def test_an_unseen_label_in_validation_is_refused_and_named():
 
 def test_many_classes_are_listed_shortly():
     model = train(np.tile(X4, (5, 1)), np.arange(20), **FAST)
-    with pytest.raises(DataError, match=r"0, 1, 2, 3, 4, 5, 6, 7, 8, 9, \.\.\.$"):
+    with pytest.raises(DataError, match=r"0, 1, 2, 3, 4, 5, 6, 7, 8, 9, \.\.\.;"):
         model.score(X4, [0, 1, 2, 99])
 
 

@@ -381,7 +381,7 @@ def test_an_interrupt_keeps_the_model_so_far_and_warns(fit):
         if model.report.epochs == 2:
             raise KeyboardInterrupt
 
-    with pytest.warns(UserWarning, match="interrupted after 2 epochs: the model so far is kept") as caught:
+    with pytest.warns(UserWarning, match="interrupted in epoch 3: the model so far is kept") as caught:
         model = fit(epochs=9, callbacks=[interrupt])
     assert caught[0].filename == __file__.replace("\\", "/") or caught[0].filename == __file__
     assert isinstance(model, Model)
@@ -413,6 +413,9 @@ def test_a_last_step_that_ruins_the_weights_is_noticed(fit):
 
 OPTIONS = [
     ("backend", "torch", "backend: expected one of auto, cupy, numba, numpy; got 'torch'"),
+    ("hidden", 10**20, "hidden: expected layers of fewer than 1,099,511,627,776 units; got"),
+    ("callbacks", [3], "callbacks: expected a sequence of functions; got [3]"),
+    ("callbacks", print, "callbacks: expected a sequence of functions; got"),
     ("optimizer", "lbfgs", "optimizer: expected one of sgd, momentum, nesterov, adam; got 'lbfgs'"),
     ("optimizer", None, "optimizer: expected one of"),
     ("optimizer", ["adam"], "optimizer: expected one of"),

@@ -37,7 +37,8 @@ class Ops(NamedTuple):
     dz may be z itself."""
 
     backprop_relu: Callable[..., None]
-    """backprop_relu(dz, W, a, out). out = (dz W^T) * (a > 0). dz (N, O), W (H, O), a (N, H) -> out (N, H)."""
+    """backprop_relu(dz, W, a, out). out = (dz W^T) * (a > 0). dz (N, O), W (H, O), a (N, H) -> out (N, H). Where a
+    is not above 0, a NaN or an infinity of dz W^T may become 0 or stay NaN."""
 
     weight_gradient: Callable[..., None]
     """weight_gradient(a, dz, dW, db, add). dW = a^T dz and db = column sums of dz, or added to dW and db where `add`.
@@ -62,6 +63,9 @@ class Rows:
 
 class Learner(Protocol):
     """Moves the parameters of a plan, and keeps the optimizer's state."""
+
+    def prepare(self, rows: Rows, batch_size: int) -> None:
+        """Make buffers and compile what `epoch` needs, so that the first one takes as long as the others."""
 
     def epoch(self, rows: Rows, batch_size: int) -> tuple[float, float]:
         """One pass over `rows` in batches; mean loss and accuracy, each batch's taken before its own step."""
@@ -124,7 +128,7 @@ class Backend(ABC):
 
     @abstractmethod
     def describe(self, threads: int | None = None) -> dict[str, Any]:
-        """What runs, for the model's report: "blas", or "device", "threads", the CPU threads in use, and "versions"."""
+        """What runs, for the report: "blas" (what multiplies) or "device", "threads" (of the CPU) and "versions"."""
 
 
 class HostBackend(Backend):
@@ -143,5 +147,5 @@ class HostBackend(Backend):
         return np.zeros(shape, dtype)
 
     def tile_rows(self, sizes: Sequence[int]) -> int:
-        """Rows whose numbers take about 16 MB: large enough to feed BLAS, small beside the data."""
+        """Rows whose numbers take about 16 MB: large enough to feed a BLAS, small beside the data."""
         return max(64, 2**22 // (sizes[0] + 2 * sum(sizes[1:])))

@@ -8,7 +8,6 @@ has just made.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from numba import carray, types
@@ -16,14 +15,13 @@ from numba.extending import intrinsic, overload
 
 from fastmlp import network
 from fastmlp.backends import compiled_update
-from fastmlp.backends.compiled_update import BLOCK, row_views, share
+from fastmlp.backends.compiled_update import BLOCK, VERSION, row_views, share
 from fastmlp.kernels.cpu import fused, ops, sparse
-from fastmlp.kernels.cpu.cache import KERNELS, compiled, fingerprint, kept
+from fastmlp.kernels.cpu.cache import compiled, kept
 from fastmlp.kernels.cpu.sparse import GROUP
 from fastmlp.kernels.cpu.team import barrier, stopped
 
 TILE = 224  # rows at a time, a multiple of the microkernel's: x, a and dz of a tile stay in the L2 cache
-VERSION = KERNELS + fingerprint(Path(__file__).parent) + fingerprint(Path(network.__file__).parent)
 
 
 class Net(NamedTuple):

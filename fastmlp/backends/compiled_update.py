@@ -6,15 +6,18 @@ Numba's compile cache.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from numba.extending import overload
 
-from fastmlp import optimizers
+from fastmlp import network, optimizers
 from fastmlp.kernels.cpu import ops
-from fastmlp.kernels.cpu.cache import compiled, kept
+from fastmlp.kernels.cpu.cache import KERNELS, compiled, fingerprint, kept
 from fastmlp.optimizers import Step
 
+# Of all sources that end up in compiled code, for the names in the compile cache.
+VERSION = KERNELS + fingerprint(Path(__file__).parent) + fingerprint(Path(network.__file__).parent)
 BLOCK = 28  # features whose gradient is made and applied at a time: dense blocks have 14 rows, those over a list 4
 RULES = (optimizers.sgd, optimizers.momentum, optimizers.nesterov, optimizers.adam)
 sgd, momentum, nesterov, adam = map(compiled, RULES)
@@ -104,4 +107,4 @@ def update(moves):
     apply(moves, moves.g[0], 0, len(moves.w), moves.rates[0])
 
 
-update = kept(update.py_func)
+update = kept(update.py_func, VERSION)

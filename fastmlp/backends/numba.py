@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -81,6 +82,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def team_threads(asked: int | None) -> int:
+    """Threads of a team: as many as asked for, but one a core at most, since they wait for each other."""
+    return min(asked or cores(), cores())
+
+
 def run_team(threads: int, flop: float, work: Callable[[int, int], None]) -> None:
     """Run work(thread, address of the team's array) in each of `threads` plain threads, and wait for them.
 
@@ -120,7 +126,7 @@ class NumbaPlan:
     """A network on compiled kernels; it works in the parameters' own array."""
 
     def __init__(self, sizes: Sequence[int], parameters: np.ndarray, threads: int):
-        publish(parameters.dtype.name)
+        run_team(1, math.inf, lambda *_: publish(parameters.dtype.name))  # compiles: on a thread that Ctrl-C spares
         self.sizes, self.parameters, self.dtype, self.threads = tuple(sizes), parameters, parameters.dtype, threads
         W, b = layer_views(parameters, self.sizes)
         carried = tuple(np.empty(w.T.shape if l else (0, 0), self.dtype) for l, w in enumerate(W))
@@ -185,11 +191,22 @@ class NumbaLearner:
         self.steps = 0
         self.batch = plan.buffers(0, skip=False)
 
+    def prepare(self, rows: Rows, batch_size: int) -> None:
+        """Make the buffers, and compile: an epoch of no steps."""
+        self.run(rows, batch_size, 0)
+
     def epoch(self, rows: Rows, batch_size: int) -> tuple[float, float]:
         """One pass over `rows` in batches; mean loss and accuracy, each batch's taken before its own step."""
+        steps = -(-len(rows) // batch_size)
+        totals = self.run(rows, batch_size, steps)
+        self.steps += steps
+        return means(totals, len(rows))
+
+    def run(self, rows: Rows, batch_size: int, steps: int) -> np.ndarray:
+        """The first `steps` steps of an epoch on a team -> [sum of losses, right answers]."""
         plan, n = self.plan, len(rows)
-        steps = self.steps + np.arange(1, -(-n // batch_size) + 1)
-        rates = step_rates(self.rule, self.learning_rate, self.beta, steps).astype(plan.dtype)  # (steps,)
+        t = self.steps + 1 + np.arange(steps)  # (steps,)
+        rates = step_rates(self.rule, self.learning_rate, self.beta, t).astype(plan.dtype)  # (steps,)
         h = step_scalars(self.rule, self.learning_rate, self.beta, 1, plan.dtype)
         moves = moves_of(self.rule, plan.parameters, self.gradient, self.state, h, rates)
         threads = plan.team_size(3 * plan.flop * min(batch_size, n))
@@ -211,19 +228,24 @@ class NumbaLearner:
                 compiled.epoch_in_phases(thread, task, moves, self.batch, batch_size)
 
         run_team(threads, 3 * plan.flop * n, work)
-        self.steps += len(steps)
-        return means(totals.sum(axis=0), n)
+        return np.asarray(totals.sum(axis=0))
 
 
 class NumbaBackend(HostBackend):
     """Compiled kernels: products at the CPU's vector width, with everything around them fused in."""
 
     name = "numba"
-    ops = Ops(rows, affine, softmax_cross_entropy, backprop_relu, weight_gradient, update)
+    ops = Ops(
+        rows, affine, softmax_cross_entropy, backprop_relu, weight_gradient, update
+    )  # a plan runs them compiled in
+
+    def __init__(self) -> None:
+        if numba.njit(lambda x: x + 1)(1) != 2:  # raises where Numba cannot compile
+            raise RuntimeError("compiled code gave a wrong sum")
 
     def plan(self, sizes: Sequence[int], parameters: np.ndarray, threads: int | None) -> NumbaPlan:
         """A network on this backend."""
-        return NumbaPlan(sizes, parameters, threads or cores())
+        return NumbaPlan(sizes, parameters, team_threads(threads))
 
     def limit_threads(self, threads: int | None) -> AbstractContextManager[Any]:
         """Nothing to do: a plan starts as many threads as it was given."""
@@ -234,6 +256,6 @@ class NumbaBackend(HostBackend):
         width = {64: "AVX-512", 32: "AVX2", 16: "128-bit vectors"}[register_bytes()]
         return {
             "blas": f"own kernels, {width}",
-            "threads": threads or cores(),
+            "threads": team_threads(threads),
             "versions": {"numpy": np.__version__, "numba": numba.__version__},
         }

@@ -90,6 +90,10 @@ class OpsLearner:
         self.state = plan.backend.zeros((optimizer.states, count), plan.dtype)  # (S, P)
         self.steps = 0
 
+    def prepare(self, rows: Rows, batch_size: int) -> None:
+        """Make the buffers."""
+        self.plan.tile(min(batch_size, len(rows), self.plan.tile_rows))
+
     def step(self, rows: Rows, index: Array | None, start: int, stop: int, totals: Array) -> None:
         """One step on the batch `start` to `stop` of `index`; adds [sum of losses, right answers] to totals (2,)."""
         plan, ops = self.plan, self.plan.backend.ops

@@ -4,7 +4,7 @@ The loops over microkernels are long, and Numba compiles a function anew into ea
 kind of product is compiled once, as a C function, and given a name by which compiled code finds it.
 """
 
-from functools import cache
+from threading import Lock
 
 import llvmlite.binding as llvm
 from llvmlite import ir
@@ -22,6 +22,8 @@ BLOCK = {64: (14, 2), 32: (6, 2), 16: (6, 2)}
 LISTED_BLOCK = {64: (4, 5), 32: (4, 3), 16: (4, 3)}  # few rows share a list of k; the more columns, the better
 DEPTH = 512  # k at a time: so much of a panel of B stays in the caches while the rows of A pass over it
 ARGUMENTS = 14
+PUBLISHED = {}  # the C functions, by type
+LOCK = Lock()  # of the above: two threads may ask for the first time at once
 
 
 @intrinsic(prefer_literal=True)
@@ -83,12 +85,15 @@ def symbol(real, finish):
     return f"fastmlp_product_{real}_{finish}"
 
 
-@cache
 def publish(real):
-    """Make the products of numbers of type `real` known to compiled code: compiled or loaded, once in a process.
+    """Make the products of numbers of type `real` known to compiled code: compiled or loaded, once in a process."""
+    with LOCK:
+        if real not in PUBLISHED:
+            PUBLISHED[real] = published(real)
 
-    Returns the C functions, which must be kept.
-    """
+
+def published(real):
+    """The products of numbers of type `real`, as C functions whose names are known while they live."""
     functions = []
     for finish in (PLAIN, RELU, MASK, LISTED, LISTED_RELU):
         functions.append(compile_product(real, finish))

@@ -8,6 +8,11 @@ I16 = ir.IntType(16)
 I32 = ir.IntType(32)
 I64 = ir.IntType(64)
 REALS = {"float32": ir.FloatType(), "float64": ir.DoubleType()}
+NAMED = {  # what NUMBA_CPU_NAME stands for; any other name is taken for the least
+    ("avx512f", "avx2", "fma"): ("x86-64-v4", "skylake-avx512", "cascadelake", "icelake-server", "sapphirerapids",
+                                 "znver4", "znver5"),
+    ("avx2", "fma"): ("x86-64-v3", "haswell", "broadwell", "skylake", "alderlake", "znver1", "znver2", "znver3"),
+}  # fmt: skip
 BYTES = {"float32": 4, "float64": 8}
 
 
@@ -17,7 +22,10 @@ def cpu_features():
         return {flag[1:] for flag in config.CPU_FEATURES.split(",") if flag.startswith("+")}
     if config.CPU_NAME is None:
         return {name for name, on in llvm.get_host_cpu_features().items() if on}
-    return {"avx2", "fma"} if config.CPU_NAME in ("haswell", "znver1", "znver2", "znver3", "x86-64-v3") else set()
+    for features, names in NAMED.items():
+        if config.CPU_NAME in names:
+            return set(features)
+    return set()
 
 
 def register_bytes():

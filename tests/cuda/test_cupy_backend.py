@@ -9,6 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from fastmlp import train
 from fastmlp.backends import available, load, select
 from fastmlp.errors import BackendFallbackWarning, BackendUnavailable
 
@@ -92,6 +93,18 @@ def test_asking_for_it_strictly_raises(reason):
     assert reason in str(caught.value)
 
 
+def test_training_falls_back_with_one_warning_and_the_right_report(reason):
+    X, y = np.eye(4, dtype=np.float32), [0, 1, 0, 1]
+    with pytest.warns(BackendFallbackWarning) as caught:
+        report = train(X, y, backend="cupy", epochs=1, progress=False).report
+    assert len(caught) == 1
+    assert (report.requested, report.backend) == ("cupy", "numba")
+    assert reason in report.reason
+    with pytest.raises(BackendUnavailable) as refused:
+        train(X, y, backend="cupy", epochs=1, strict=True, progress=False)
+    assert reason in str(refused.value)
+
+
 def test_auto_passes_over_it_in_silence(reason):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -127,6 +140,25 @@ def test_without_numba_numpy_runs(fresh):
         assert select("numba").backend.name == "numpy"
     with pytest.raises(BackendUnavailable, match="numba"):
         select("numba", strict=True)
+
+
+def test_training_without_numba_falls_back_too(fresh):
+    fresh.setitem(sys.modules, "numba", None)
+    with pytest.warns(BackendFallbackWarning) as caught:
+        report = train(np.eye(4, dtype=np.float32), [0, 1, 0, 1], backend="numba", epochs=1, progress=False).report
+    assert len(caught) == 1
+    assert (report.requested, report.backend) == ("numba", "numpy")
+    assert "import of numba halted" in report.reason
+
+
+def test_a_numba_that_cannot_compile_is_told_of(fresh):
+    import numba
+
+    def broken(function):
+        raise RuntimeError("LLVM is out of order")
+
+    fresh.setattr(numba, "njit", broken)
+    assert "LLVM is out of order" in load("numba")
 
 
 def test_stand_in_refuses_to_mix_with_numpy(cupy):
