@@ -27,6 +27,7 @@ from fastmlp.optimizers import Optimizer, Step, step_rates, step_scalars
 LARGE = 1024  # rows: a larger batch is worked through in tiles, a smaller one in two phases
 ALONE = 1e6  # flop between two barriers below which a second thread does not pay
 BRIEF = 1e9  # flop that the calling thread may work through itself before it must listen for Ctrl-C
+ROW, STEP = 1e3, 2e5  # flop that could be done in the time of all else a row or a step takes
 
 
 def rows(X: np.ndarray, index: Index, out: np.ndarray) -> np.ndarray:
@@ -90,14 +91,15 @@ def team_threads(asked: int | None) -> int:
 def run_team(threads: int, flop: float, work: Callable[[int, int], None]) -> None:
     """Run work(thread, address of the team's array) in each of `threads` plain threads, and wait for them.
 
-    The calling thread only waits, so that Ctrl-C reaches it; it then asks the team to stop, waits, and raises. A thread
-    that raises stops the others, and its error is raised here.
+    The calling thread only waits, so that Ctrl-C reaches it, unless the work is brief; it then asks the team to stop,
+    waits until all have left, and raises. A thread that raises stops the others, and its error is raised here.
     """
     team = new_team()
     if threads == 1 and flop < BRIEF:
         work(0, team.ctypes.data)
         return
     errors: list[BaseException] = []
+    left = [threading.Event() for _ in range(threads)]
 
     def member(thread: int) -> None:
         try:
@@ -105,19 +107,27 @@ def run_team(threads: int, flop: float, work: Callable[[int, int], None]) -> Non
         except BaseException as error:
             errors.append(error)
             team[STOP] = 1
+        finally:
+            left[thread].set()
 
-    members = [threading.Thread(target=member, args=(thread,), daemon=True) for thread in range(threads)]
-    try:
-        for each in members:
-            each.start()
-        for each in members:
-            each.join()
-    except BaseException:
-        team[STOP] = 1
-        for each in members:
-            if each.ident is not None:
-                each.join()
-        raise
+    for thread in range(threads):
+        try:
+            threading.Thread(target=member, args=(thread,), daemon=True).start()
+        except RuntimeError as error:  # the system gives no more threads: those that run must not wait for this one
+            errors.append(error)
+            team[STOP] = 1
+            for event in left[thread:]:
+                event.set()
+            break
+    interrupt: KeyboardInterrupt | None = None
+    for event in left:
+        while not event.is_set():  # not Thread.join: interrupted once, it would not wait again
+            try:
+                event.wait()
+            except KeyboardInterrupt as error:
+                interrupt, team[STOP] = error, 1
+    if interrupt is not None:
+        raise interrupt
     if errors:
         raise errors[0]
 
@@ -159,7 +169,7 @@ class NumbaPlan:
     def logits(self, X: np.ndarray) -> np.ndarray:
         """The last layer's z of rows X (N, I), uint8 or the network's type -> (N, O), a new array."""
         z = np.empty((len(X), self.sizes[-1]), self.dtype)  # (N, O)
-        flop = self.flop * len(X)
+        flop = (self.flop + ROW) * len(X)
         threads, tiles = self.team_size(flop), self.tiles(sparse.worth_marking(X))
         run_team(threads, flop, lambda thread, team: compiled.logits(
             thread, threads, team, self.net, X, tiles[thread], z))  # fmt: skip
@@ -167,7 +177,7 @@ class NumbaPlan:
 
     def evaluate(self, rows: Rows) -> tuple[float, float]:
         """Mean loss and accuracy over `rows`."""
-        flop = self.flop * len(rows)
+        flop = (self.flop + ROW) * len(rows)
         threads, tiles = self.team_size(flop), self.tiles(sparse.worth_marking(rows.X))
         totals = np.zeros((threads, 2))
         run_team(threads, flop, lambda thread, team: compiled.evaluate(
@@ -227,7 +237,7 @@ class NumbaLearner:
                 task = plan.task(rows, threads, team, order, totals)
                 compiled.epoch_in_phases(thread, task, moves, self.batch, batch_size)
 
-        run_team(threads, 3 * plan.flop * n, work)
+        run_team(threads, (3 * plan.flop + ROW) * n + STEP * steps, work)
         return np.asarray(totals.sum(axis=0))
 
 

@@ -32,4 +32,12 @@ def compiled(function):
 def kept(function, version=KERNELS):
     """`function` compiled once and kept on disk under a name that carries `version`."""
     function.__qualname__ += f"_{version}"
-    return njit(cache=True, **OPTIONS)(function)
+    return with_cache(njit, function, **OPTIONS)
+
+
+def with_cache(decorator, function, **options):
+    """`function` under a decorator of Numba's, kept on disk where there is a folder to write to."""
+    try:
+        return decorator(cache=True, **options)(function)
+    except RuntimeError:  # there is none: it is compiled anew in each process
+        return decorator(**options)(function)

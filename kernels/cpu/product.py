@@ -4,6 +4,7 @@ The loops over microkernels are long, and Numba compiles a function anew into ea
 kind of product is compiled once, as a C function, and given a name by which compiled code finds it.
 """
 
+from functools import partial
 from threading import Lock
 
 import llvmlite.binding as llvm
@@ -12,7 +13,7 @@ from numba import cfunc, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .cache import KERNELS
+from .cache import KERNELS, with_cache
 from .microkernel import LISTED, LISTED_RELU, MASK, PLAIN, RELU, Matrix, Shape, emit_block
 from .vector import BYTES, I64, declare, first_lanes, register_bytes
 
@@ -108,7 +109,7 @@ def compile_product(real, finish):
         loops(real, finish, a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K)
 
     product.__qualname__ = f"{symbol(real, finish)}_{KERNELS}"
-    return cfunc(types.void(*[types.int64] * ARGUMENTS), cache=True)(product)
+    return with_cache(partial(cfunc, types.void(*[types.int64] * ARGUMENTS)), product)
 
 
 def make_call(finish):

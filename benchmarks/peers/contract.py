@@ -1,0 +1,49 @@
+"""What a library brings to be timed, and which libraries there are."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Protocol
+
+import numpy as np
+
+# Each module has VERSIONS and makes `trainers(job)` and `predictors(job)`; where a library is missing it cannot be
+# imported.
+LIBRARIES = {"fastmlp": "ours", "jax": "with_jax", "torch": "with_torch", "sklearn": "with_sklearn"}
+
+
+class Trainer(Protocol):
+    """One network in one library. Data and start lie where it computes before `epoch` is called."""
+
+    name: str
+    rate: float  # may be set before an epoch
+
+    def restart(self) -> None:
+        """Back to the start: parameters, and an optimizer that has seen nothing."""
+
+    def epoch(self, order: np.ndarray | None) -> float:
+        """One epoch over rows `order` (N,), None for the full batch; the mean loss, each batch's before its step."""
+
+    def parameters(self) -> np.ndarray:
+        """All parameters (P,) on the host, as `fastmlp.network.layer_views` lays them out."""
+
+
+class Predictor(Protocol):
+    """A network with the job's start as its weights, asked about the job's rows, from host memory and back."""
+
+    name: str
+
+    def proba(self) -> np.ndarray:
+        """Probabilities (N, O)."""
+
+    def labels(self) -> np.ndarray:
+        """The most probable class of each row (N,)."""
+
+
+def load(library: str) -> ModuleType | str:
+    """The module for a library, or the reason why it cannot be used here."""
+    try:
+        return importlib.import_module(f"{__package__}.{LIBRARIES[library]}")
+    except ImportError as error:
+        return f"{type(error).__name__}: {error}".splitlines()[0]

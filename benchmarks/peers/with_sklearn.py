@@ -1,0 +1,111 @@
+"""scikit-learn's MLPClassifier: an epoch is one partial_fit, with its checks of the data switched off."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import sklearn
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPClassifier
+
+from fastmlp.network import layer_views
+from fastmlp.optimizers import BETA2, EPSILON
+
+from .jobs import Job, scaled
+
+VERSIONS = {"scikit-learn": sklearn.__version__}
+
+
+class Dealt(np.random.RandomState):
+    """A shuffle that deals the order it was given, so that scikit-learn visits the rows as the others do."""
+
+    order: np.ndarray | None = None  # (N,)
+
+    def shuffle(self, x: np.ndarray) -> None:
+        """The order (N,), written into x."""
+        if self.order is not None:
+            x[:] = self.order
+
+
+def classifier(job: Job, random_state: int | np.random.RandomState, **options: object) -> MLPClassifier:
+    """The job's network and rule. Its v is that of v = beta v - rate g, so the rate is smaller by 1 - beta."""
+    adam = job.optimizer == "adam"
+    return MLPClassifier(
+        job.sizes[1:-1], solver="adam" if adam else "sgd", alpha=0.0, batch_size=min(job.batch, len(job.y)),
+        learning_rate_init=job.rate if adam else job.rate * (1 - job.beta), momentum=job.beta, nesterovs_momentum=False,
+        beta_1=job.beta, beta_2=BETA2, epsilon=EPSILON, shuffle=not job.full, random_state=random_state, **options,
+    )  # fmt: skip
+
+
+class Sklearn:
+    """See `contract.Trainer`; of a job with one row or more it also serves as `contract.Predictor`."""
+
+    name = "scikit-learn"
+
+    def __init__(self, job: Job):
+        self.job, self.dealt = job, Dealt(0)
+        self.scale = 1.0 if job.optimizer == "adam" else 1 - job.beta
+        self.model = classifier(job, self.dealt)
+        with sklearn.config_context(assume_finite=True):
+            self.model.partial_fit(job.x, job.y, classes=np.arange(job.sizes[-1]))  # allocates what it needs
+        self.restart()
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next epoch."""
+        return self.model._optimizer.learning_rate_init / self.scale
+
+    @rate.setter
+    def rate(self, rate: float) -> None:
+        self.model._optimizer.learning_rate_init = self.model._optimizer.learning_rate = rate * self.scale
+
+    def restart(self) -> None:
+        """Back to the start."""
+        for parts, found in zip(layer_views(self.job.start(), self.job.sizes), self._parts(), strict=True):
+            for part, own in zip(parts, found, strict=True):
+                own[:] = part
+        optimizer = self.model._optimizer
+        for state in ("velocities", "ms", "vs"):
+            if hasattr(optimizer, state):
+                setattr(optimizer, state, [np.zeros_like(part) for parts in self._parts() for part in parts])
+        optimizer.t = 0
+
+    def _parts(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        return self.model.coefs_, self.model.intercepts_
+
+    def epoch(self, order: np.ndarray | None) -> float:
+        """One epoch."""
+        self.dealt.order = order
+        with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
+            self.model.partial_fit(self.job.x, self.job.y)
+        return float(self.model.loss_)
+
+    def parameters(self) -> np.ndarray:
+        """All parameters (P,)."""
+        return np.concatenate([part.ravel() for layer in zip(*self._parts(), strict=True) for part in layer])
+
+    def proba(self) -> np.ndarray:
+        """Probabilities (N, O)."""
+        return self.model.predict_proba(self.job.x)
+
+    def labels(self) -> np.ndarray:
+        """The most probable classes (N,)."""
+        return self.model.predict(self.job.x)
+
+
+def trainers(job: Job) -> list[Sklearn]:
+    """The one way of training."""
+    return [Sklearn(job)]
+
+
+def predictors(job: Job) -> list[Sklearn]:
+    """The one way of asking."""
+    return [Sklearn(job)]
+
+
+def fit(job: Job, epochs: int) -> MLPClassifier:
+    """A whole training by one call, from the library's own start and shuffles, of exactly so many epochs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # it says that max_iter was reached: that is the point
+        return classifier(job, 0, max_iter=epochs, tol=0.0, n_iter_no_change=epochs + 1).fit(scaled(job.raw), job.y)
