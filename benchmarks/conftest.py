@@ -79,6 +79,8 @@ def measure(benchmark: Any, pytestconfig: pytest.Config) -> Callable[..., None]:
         Called before each round, outside the timing.
     gflop, gbyte
         The work of one run, or the least memory it must read and write: gives the rate.
+    alone
+        An operation called by itself, which numba runs on the calling thread; its team works on whole epochs.
     rounds, iterations
         As in pytest-benchmark.
     """
@@ -86,10 +88,10 @@ def measure(benchmark: Any, pytestconfig: pytest.Config) -> Callable[..., None]:
     def measure(
         group: str, backend: Backend, run: Callable[[], Any], check: Callable[[Any], None], *,
         setup: Callable[[], None] | None = None, gflop: float = 0, gbyte: float = 0,
-        rounds: int = ROUNDS, iterations: int = 1,
+        alone: bool = False, rounds: int = ROUNDS, iterations: int = 1,
     ) -> None:  # fmt: skip
         benchmark.group = group
-        facts = backend.describe()
+        facts = backend.describe(1 if alone and backend.name == "numba" else None)
         benchmark.extra_info.update(backend=backend.name, **facts)
         result = benchmark.pedantic(run, setup=setup, rounds=rounds, warmup_rounds=WARMUP, iterations=iterations)
         try:

@@ -44,7 +44,7 @@ def test_unfused(measure, operands, n):
     def check(out):
         assert_close(out, exact, 1e-6)
 
-    measure(group, load("numpy"), lambda: (dz @ W.T) * (a > 0), check, gbyte=gbyte)
+    measure(group, load("numpy"), lambda: (dz @ W.T) * (a > 0), check, gbyte=gbyte, alone=True)
 
 
 def test_backprop_relu(measure, backend, operands, n):
@@ -60,7 +60,7 @@ def test_backprop_relu(measure, backend, operands, n):
     def check(_):
         assert_close(backend.to_host(out), operands.out, 1e-6)
 
-    measure(group, backend, run, check, gbyte=gbyte)
+    measure(group, backend, run, check, gbyte=gbyte, alone=True)
 
 
 def test_softmax_cross_entropy(measure, backend, n):

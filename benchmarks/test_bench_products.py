@@ -45,7 +45,7 @@ def test_forward(measure, backend, operands, n):
     def check(_):
         assert_close(backend.to_host(out), operands.a, 1e-5)
 
-    measure(f"forward ({n},{I})({I},{H})", backend, run, check, gflop=2e-9 * n * I * H)
+    measure(f"forward ({n},{I})({I},{H})", backend, run, check, gflop=2e-9 * n * I * H, alone=True)
 
 
 def test_weight_gradient(measure, backend, operands, n):
@@ -61,4 +61,4 @@ def test_weight_gradient(measure, backend, operands, n):
         assert_close(backend.to_host(dW), operands.dW, 1e-5)
         assert_close(backend.to_host(db), operands.db, 1e-5)
 
-    measure(f"weight gradient ({I},{n})({n},{H})", backend, run, check, gflop=2e-9 * n * I * H)
+    measure(f"weight gradient ({I},{n})({n},{H})", backend, run, check, gflop=2e-9 * n * I * H, alone=True)
