@@ -35,13 +35,13 @@ FEW = 4.5  # steps, the last a smaller batch, after which a library must still a
 
 
 def allowed(job: Job, few: bool) -> Allowed:
-    """After a few steps, or one, only rounding differs, and where torch's Adam adds its epsilon.
+    """After a few steps, or one, only rounding differs.
 
     Later a rounding may turn a ReLU on or off, and Adam makes steps of any gradient as large as the rate: after 164
     of them fastmlp's two backends have been 9 % of the way apart. So Adam's parameters are judged after a few steps.
     """
     if few or job.full:
-        return Allowed(1e-5, 1e-2 if job.optimizer == "adam" else 1e-3)
+        return Allowed(1e-5, 1e-3)
     return Allowed(1e-2, np.inf) if job.optimizer == "adam" else Allowed(1e-4, 1e-2)
 
 

@@ -41,7 +41,7 @@ def describe() -> dict[str, object]:
         "vector flags": [flag for flag in WIDTHS if flag in flags],
         "virtual": "hypervisor" in flags,
         "memory GiB": round(pages / 2**30),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "python": platform.python_version(),
         "load average": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
     }

@@ -34,8 +34,8 @@ def console() -> Console:
 
 
 def command(module: str) -> str:
-    """What was typed, without the folder it was typed in."""
-    return " ".join([f"python -m {module}", *sys.argv[1:]])
+    """What was typed, without the machine's folders."""
+    return " ".join([f"python -m {module}", *(Path(word).name for word in sys.argv[1:])])
 
 
 def versions(loaded: Mapping[str, ModuleType | str]) -> dict[str, str]:

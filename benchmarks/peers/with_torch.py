@@ -72,6 +72,7 @@ class Torch:
     def restart(self) -> None:
         """Back to the start, and to the trainer's own threads: torch has one setting for all."""
         torch.set_num_threads(self.threads)
+        self.steps = 0
         set_parameters(self.net, self.job)
         for state in self.optimizer.state.values():
             for tensor in state.values():
@@ -82,6 +83,13 @@ class Torch:
         for pick in torch.from_numpy(order).split(self.job.batch):
             yield self.X[pick], self.y[pick]
 
+    def step(self) -> None:
+        """One step of the rule. torch's Adam adds epsilon to the corrected root, fastmlp's to the plain one."""
+        self.steps += 1
+        if self.job.optimizer == "adam":
+            self.optimizer.param_groups[0]["eps"] = EPSILON / (1 - BETA2**self.steps) ** 0.5
+        self.optimizer.step()
+
     def epoch(self, order: np.ndarray | None) -> float:
         """One epoch."""
         total = torch.zeros(())
@@ -89,7 +97,7 @@ class Torch:
             loss = nn.functional.cross_entropy(self.net(x), y)
             self.optimizer.zero_grad()
             loss.backward()
-            self.optimizer.step()
+            self.step()
             total += loss.detach() * len(y)
         return float(total) / len(self.y)
 
