@@ -1,8 +1,8 @@
 """The maths of a dense network, once.
 
-Every backend runs these functions; nothing else in the project writes out a derivative, except a kernel
-that fuses some of these steps, says which, and is tested against them. docs/maths.md walks through the
-derivation line by line.
+Every backend runs `forward`, `deltas` and `gradients`, as they stand or compiled; nothing else in the project writes
+out a derivative, except a kernel that fuses some of these steps, says which, and is tested against them.
+docs/maths.md walks through the derivation line by line.
 
 Letters, here and everywhere::
 
@@ -52,7 +52,8 @@ def deltas(ops: Ops, W: Layers, a: Layers, dz: Layers) -> None:
 
 
 def gradients(ops: Ops, x: Array, a: Layers, dz: Layers, dW: Layers, db: Layers, add: bool) -> None:
-    """dW[l] = a[l-1]^T dz[l] and db[l] = column sums of dz[l]; with `add`, added to what is there.
+    """dW[l] = a[l-1]^T dz[l] and db[l] = column sums of dz[l]; with `add`, which the operation is told, added to what
+    is there. An operation may also put a gradient to use at once, as the compiled update of a small batch does.
 
     A row of dW needs only its own column of a: columns may be split over threads.
     """

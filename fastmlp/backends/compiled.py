@@ -16,6 +16,7 @@ from numba.extending import intrinsic, overload
 from fastmlp import network
 from fastmlp.backends import compiled_update
 from fastmlp.backends.compiled_update import BLOCK, VERSION, row_views, share
+from fastmlp.backends.numpy import PIXEL
 from fastmlp.kernels.cpu import fused, ops, sparse
 from fastmlp.kernels.cpu.cache import compiled, kept
 from fastmlp.kernels.cpu.sparse import GROUP
@@ -73,7 +74,7 @@ def take_rows(X, order, first, last, buffer):
 
 @overload(take_rows)
 def _take_rows(X, order, first, last, buffer):
-    pixel = 1 / 255 if X.dtype == types.uint8 else 1
+    pixel = PIXEL if X.dtype == types.uint8 else 1
     if order is types.none and X.dtype == buffer.dtype and X.layout == "C":
 
         def where_they_lie(X, order, first, last, buffer):
