@@ -33,6 +33,8 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 @pytest.fixture
 def cupy(fresh: pytest.MonkeyPatch):
     """The stand-in for CuPy, in its place."""
+    if fake_cupy.COMPILER is None:
+        pytest.skip("no C++ compiler to run the CUDA kernels on the CPU: install g++, or name one in CXX")
     fresh.setitem(sys.modules, "cupy", fake_cupy)
     fresh.setitem(sys.modules, "cupy.cublas", fake_cupy.cublas)
     return fake_cupy

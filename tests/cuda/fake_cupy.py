@@ -8,7 +8,9 @@ Reads by the host are counted in `host_reads`.
 from __future__ import annotations
 
 import ctypes
+import os
 import re
+import shutil
 import subprocess
 import tempfile
 from functools import cache
@@ -19,6 +21,7 @@ import numpy as np
 
 __version__ = "0.0-emulated"
 
+COMPILER = os.environ.get("CXX") or next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
 GUARD = 64  # bytes before and behind every array that no kernel may write
 POISON = 0xFF  # as a float a NaN, as an index -1
 TYPES = {
@@ -132,7 +135,7 @@ def gemm(
 
 
 class RawModule:
-    """CUDA C++ text, compiled by g++ behind cuemu.h."""
+    """CUDA C++ text, compiled behind cuemu.h."""
 
     def __init__(self, *, code: str, options: tuple[str, ...] = ()) -> None:
         self.library, self.signatures = compile_emulated(code, tuple(options))
@@ -202,7 +205,7 @@ def compile_emulated(code: str, options: tuple[str, ...]) -> tuple[ctypes.CDLL, 
         library = Path(folder, "kernels.so")
         flags = ["-x", "c++", "-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC"]
         header = Path(__file__).with_name("cuemu.h")
-        command = ["g++", *flags, "-include", str(header), *options, "-", "-o", str(library)]
+        command = [COMPILER, *flags, "-include", str(header), *options, "-", "-o", str(library)]
         done = subprocess.run(command, input=code, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"the kernels do not compile:\n{done.stderr}")
