@@ -154,7 +154,7 @@ def test_training_without_numba_falls_back_too(fresh):
 def test_a_numba_that_cannot_compile_is_told_of(fresh):
     import numba
 
-    def broken(function):
+    def broken(*args, **options):
         raise RuntimeError("LLVM is out of order")
 
     fresh.setattr(numba, "njit", broken)
