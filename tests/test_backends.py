@@ -144,7 +144,9 @@ def blas_threads():
 
 def test_threads_are_limited_inside_and_restored_after(backend):
     if backend.name == "numba":
-        assert backend.describe(1)["threads"] == 1
+        cores = backend.describe()["threads"]
+        assert [backend.describe(asked)["threads"] for asked in (1, cores, 10**6)] == [1, cores, cores]
+        assert backend.plan((2, 2), np.zeros(6, np.float32), 10**6).threads == cores
         return
     before = blas_threads()
     with backend.limit_threads(1):
