@@ -15,7 +15,7 @@ from numba.extending import intrinsic, overload
 
 from fastmlp import network
 from fastmlp.backends import compiled_update
-from fastmlp.backends.compiled_update import BLOCK, VERSION, row_views, share
+from fastmlp.backends.compiled_update import BLOCK, LINE, VERSION, row_views, share
 from fastmlp.backends.numpy import PIXEL
 from fastmlp.kernels.cpu import fused, ops, sparse
 from fastmlp.kernels.cpu.cache import compiled, kept
@@ -186,6 +186,68 @@ def visit(task, thread, first, last, scale, x, a, dz):
     deltas(ops, task.net.WT, a, dz)
 
 
+class Panel(NamedTuple):
+    """The columns of the first layer that are one thread's own while it takes small steps.
+
+    They lie apart from the others': a core that fetches ahead in one row of W[0] would take the lines of its neighbour.
+    """
+
+    first: Any
+    last: Any
+    moves: Any  # Moves of (I + 1) * (last - first) parameters: the columns of W[0], then those of b[0]
+
+
+@compiled
+def exchange(flat, H, panel, part, back):
+    """Copy a panel's columns from all parameters, or one of their states, flat (P,), to part, or back."""
+    if len(part):
+        columns = part.reshape(-1, panel.last - panel.first)  # (I + 1, last - first)
+        whole = flat[: len(columns) * H].reshape(len(columns), H)[:, panel.first : panel.last]
+        if back:
+            whole[:] = columns
+        else:
+            columns[:] = whole
+
+
+@compiled
+def exchange_all(moves, H, panel, back):
+    """`exchange` for the parameters and their state."""
+    exchange(moves.w, H, panel, panel.moves.w, back)
+    exchange(moves.s[0], H, panel, panel.moves.s[0], back)
+    exchange(moves.s[1], H, panel, panel.moves.s[1], back)
+
+
+def forward_rest(net, a):
+    """`forward` from the second layer on."""
+
+
+@overload(forward_rest)
+def _forward_rest(net, a):
+    if a.count == 1:
+        return lambda net, a: None
+    return lambda net, a: forward(ops, a[0], net.W[1:], net.b[1:], a[1:])
+
+
+def move_rest(net, a, dz, how):
+    """`gradients` from the second layer on, applied at once."""
+
+
+@overload(move_rest)
+def _move_rest(net, a, dz, how):
+    if a.count == 1:
+        return lambda net, a, dz, how: None
+    return lambda net, a, dz, how: gradients(compiled_update, a[0], a[1:], dz[1:], net.W[1:], net.b[1:], how)
+
+
+@compiled
+def visit_rest(task, thread, first, last, scale, a, dz):
+    """Forward from the second layer on, loss and deltas of rows `first` to `last`. a[l], dz[l] (n, H_l)."""
+    forward_rest(task.net, a)
+    y = take_labels(task.y, task.order, first, last)
+    fused.softmax_cross_entropy(a[-1], y, scale, dz[-1], task.totals[thread])
+    deltas(ops, task.net.WT, a, dz)
+
+
 @compiled
 def epoch_in_tiles(thread, task, moves, tile, dW, db, batch_size):
     """One thread's part of an epoch of large batches; dW and db are views of moves.g[thread]."""
@@ -211,41 +273,61 @@ def epoch_in_tiles(thread, task, moves, tile, dW, db, batch_size):
         phase += 1
         if not barrier(task.team, task.threads, phase):
             return
-        first, last = share(len(g), thread, task.threads, 16)
+        first, last = share(len(moves.w), thread, task.threads, LINE // g.itemsize)
         for other in range(1, task.threads):
             g[first:last] += moves.g[other, first:last]
-        compiled_update.apply(moves, g, first, last, moves.rates[step])
+        compiled_update.apply(moves, g[first:last], first, moves.rates[step])
         phase += 1
         if not barrier(task.team, task.threads, phase):
             return
 
 
 @compiled
-def epoch_in_phases(thread, task, moves, batch, batch_size):
+def epoch_in_phases(thread, task, moves, panel, batch, batch_size):
     """One thread's part of an epoch of small batches, whose buffers all threads share."""
-    phase = 0
+    H = task.net.W[0].shape[1]
+    exchange_all(moves, H, panel, False)
     transpose(task.net, thread, task.threads)
+    steps_in_phases(thread, task, moves, panel, batch, batch_size)
+    exchange_all(moves, H, panel, True)
+
+
+@compiled
+def steps_in_phases(thread, task, moves, panel, batch, batch_size):
+    """The steps of `epoch_in_phases`."""
+    net, phase = task.net, 0
+    I = net.W[0].shape[0]
+    columns = panel.moves.w.reshape(I + 1, panel.last - panel.first)
+    W, b = columns[:I], columns[I]
+    features = share(I, thread, task.threads, GROUP)
     for step in range(len(moves.rates)):
         start = step * batch_size
         n = min(batch_size, task.N - start)
-        phase += 1
-        if not barrier(task.team, task.threads, phase):
-            return
         first, last = share(n, thread, task.threads, GROUP)
-        if last > first:
-            x = take_rows(task.X, task.order, start + first, start + last, batch.x[first:last])
-            a, dz = row_views(batch.a, first, last), row_views(batch.dz, first, last)
-            scale = x.dtype.type(1 / n)
-            visit(task, thread, start + first, start + last, scale, mark_share(x, batch.marked, first), a, dz)
+        a, dz = row_views(batch.a, 0, n), row_views(batch.dz, 0, n)
         phase += 1
         if not barrier(task.team, task.threads, phase):
             return
-        first, last = share(task.net.W[0].shape[0], thread, task.threads, BLOCK)
-        x = mark_batch(batch.x[:n], batch.marked, first, last)
-        a, dz = row_views(batch.a, 0, n), row_views(batch.dz, 0, n)
-        how = compiled_update.Share(moves, moves.rates[step], thread, task.threads)
-        gradients(compiled_update, x, a, dz, task.net.W, task.net.b, how)
-        transpose(task.net, thread, task.threads)
+        rows = take_rows(task.X, task.order, start + first, start + last, batch.x[first:last])
+        mark_share(rows, batch.marked, first)
+        phase += 1
+        if not barrier(task.team, task.threads, phase):
+            return
+        x = mark_batch(batch.x[:n], batch.marked, *features)
+        ops.affine(x, W, b, a[0][:, panel.first : panel.last], len(net.W) > 1)
+        phase += 1
+        if not barrier(task.team, task.threads, phase):
+            return
+        scale = batch.x.dtype.type(1 / n)
+        mine = row_views(a, first, last), row_views(dz, first, last)
+        visit_rest(task, thread, start + first, start + last, scale, *mine)
+        phase += 1
+        if not barrier(task.team, task.threads, phase):
+            return
+        alone = compiled_update.Share(panel.moves, moves.rates[step], 0, 1)
+        compiled_update.weight_gradient(x, dz[0][:, panel.first : panel.last], W, b, alone)
+        move_rest(net, a, dz, compiled_update.Share(moves, moves.rates[step], thread, task.threads))
+        transpose(net, thread, task.threads)
 
 
 @compiled

@@ -19,6 +19,7 @@ from fastmlp.optimizers import Step
 # Of all sources that end up in compiled code, for the names in the compile cache.
 VERSION = KERNELS + fingerprint(Path(__file__).parent) + fingerprint(Path(network.__file__).parent)
 BLOCK = 28  # features whose gradient is made and applied at a time: dense blocks have 14 rows, those over a list 4
+LINE = 64  # bytes of a cache line: threads that write to the same line hold each other up
 RULES = (optimizers.sgd, optimizers.momentum, optimizers.nesterov, optimizers.adam)
 sgd, momentum, nesterov, adam = map(compiled, RULES)
 
@@ -28,7 +29,7 @@ class Moves(NamedTuple):
 
     rule: Any  # its place in RULES
     w: Any  # (P,)
-    g: Any  # (threads, P)
+    g: Any  # (threads, P) gradients, or room for a block of one
     s: Any  # two arrays of state, (P,), or empty where the rule has none
     h: Any  # Step; its rate is replaced by each step's own
     rates: Any  # (steps,)
@@ -64,11 +65,11 @@ def _row_views(layers, first, last):
 
 
 @compiled
-def apply(moves, g, first, last, rate):
-    """The optimizer's rule on parameters `first` to `last`, whose gradients are in g (P,)."""
+def apply(moves, g, start, rate):
+    """The optimizer's rule on the parameters from `start` on whose gradients are in g (n,)."""
     h = moves.h
     h = Step(rate, h.beta, h.rest, h.beta2, h.rest2, h.epsilon)
-    w, g, s = moves.w[first:last], g[first:last], row_views(moves.s, first, last)  # loops from 0 on become vectors
+    w, s = moves.w[start : start + len(g)], row_views(moves.s, start, start + len(g))  # loops from 0 on become vectors
     if moves.rule == 0:
         for i in range(len(w)):
             sgd(w, g, s, i, h)
@@ -86,25 +87,30 @@ def apply(moves, g, first, last, rate):
 @compiled
 def weight_gradient(a, dz, W, b, how):
     """This thread's rows of a^T dz and its part of the column sums of dz, applied to W and b. a (N, H), dz (N, O)."""
-    moves, g = how.moves, how.moves.g[0]
-    H, O = W.shape
-    start = (W.ctypes.data - moves.w.ctypes.data) // W.itemsize  # of W among all parameters
-    dW = g[start : start + H * O].reshape(H, O)
-    first, last = share(H, how.thread, how.threads, BLOCK)
+    moves, O = how.moves, W.shape[1]
+    first, last = share(W.shape[0], how.thread, how.threads, BLOCK)
+    start = place(W, moves.w)
     for row in range(first, last, BLOCK):
         end = min(row + BLOCK, last)
-        ops.gradient_rows(a, dz, dW, row, end, False)
-        apply(moves, g, start + row * O, start + end * O, how.rate)
-    start += H * O  # biases follow their weights
-    first, last = share(O, how.thread, how.threads, 16)
-    ops.column_sums(dz, first, last, g[start : start + O], False)
-    apply(moves, g, start + first, start + last, how.rate)
+        g = moves.g[how.thread, : (end - row) * O]  # in this core's L1 cache
+        ops.gradient_rows(a, dz, g.reshape(end - row, O), row, end, False)
+        apply(moves, g, start + row * O, how.rate)
+    first, last = share(O, how.thread, how.threads, LINE // W.itemsize)
+    g = moves.g[how.thread, : last - first]
+    ops.column_sums(dz, first, last, g, False)
+    apply(moves, g, place(b, moves.w) + first, how.rate)
+
+
+@compiled
+def place(part, w):
+    """Where a view of the parameters w (P,) begins among them."""
+    return (part.ctypes.data - w.ctypes.data) // w.itemsize
 
 
 @compiled
 def update(moves):
     """The optimizer's rule on all parameters."""
-    apply(moves, moves.g[0], 0, len(moves.w), moves.rates[0])
+    apply(moves, moves.g[0], 0, moves.rates[0])
 
 
 update = kept(update.py_func, VERSION)

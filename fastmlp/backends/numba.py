@@ -13,6 +13,7 @@ import numba
 import numpy as np
 
 from fastmlp.backends import compiled, compiled_update
+from fastmlp.backends.compiled_update import LINE
 from fastmlp.backends.base import HostBackend, Ops, Rows
 from fastmlp.backends.numpy import PIXEL, Index
 from fastmlp.backends.plan import means
@@ -71,11 +72,22 @@ def update(rule: Callable[..., None], w: np.ndarray, g: np.ndarray, s: np.ndarra
 
 
 def moves_of(
-    rule: Callable[..., None], w: np.ndarray, g: np.ndarray, s: np.ndarray, h: Step, rates: np.ndarray
+    rule: Callable[..., None], w: np.ndarray, g: np.ndarray, s: Sequence[np.ndarray], h: Step, rates: np.ndarray
 ) -> compiled_update.Moves:
     """What compiled code takes to move the parameters. w (P,), g (threads, P), s (S, P), rates (steps,)."""
     states = (*s, w[:0], w[:0])[:2]  # rules keep two arrays at most
     return compiled_update.Moves(compiled_update.RULES.index(rule), w, g, states, h, rates)
+
+
+def on_lines(rows: int, n: int, dtype: np.dtype) -> np.ndarray:
+    """Zeros (rows, n or a few more), each row from the start of a cache line on.
+
+    Vectors then never straddle two lines, and threads that share a row by whole lines never write to the same one.
+    """
+    n = -(-n * dtype.itemsize // LINE) * LINE // dtype.itemsize
+    room = np.zeros(rows * n + LINE // dtype.itemsize, dtype)
+    start = -room.ctypes.data % LINE // dtype.itemsize
+    return room[start : start + rows * n].reshape(rows, n)
 
 
 def cores() -> int:
@@ -137,8 +149,10 @@ class NumbaPlan:
 
     def __init__(self, sizes: Sequence[int], parameters: np.ndarray, threads: int):
         run_team(1, math.inf, lambda *_: publish(parameters.dtype.name))  # compiles: on a thread that Ctrl-C spares
-        self.sizes, self.parameters, self.dtype, self.threads = tuple(sizes), parameters, parameters.dtype, threads
-        W, b = layer_views(parameters, self.sizes)
+        self.sizes, self.dtype, self.threads = tuple(sizes), parameters.dtype, threads
+        self.parameters = on_lines(1, len(parameters), self.dtype)[0, : len(parameters)]  # (P,)
+        self.parameters[:] = parameters
+        W, b = layer_views(self.parameters, self.sizes)
         carried = tuple(np.empty(w.T.shape if l else (0, 0), self.dtype) for l, w in enumerate(W))
         self.net = compiled.Net(W, b, carried)
         self._tiles: dict[bool, list[compiled.Buffers]] = {}
@@ -195,9 +209,9 @@ class NumbaLearner:
     def __init__(self, plan: NumbaPlan, optimizer: Optimizer, learning_rate: float, beta: float):
         self.plan, self.rule, self.learning_rate, self.beta = plan, optimizer.rule, learning_rate, beta
         count = parameter_count(plan.sizes)
-        self.gradient = np.zeros((plan.threads, count), plan.dtype)  # (threads, P)
+        self.gradient = on_lines(plan.threads, count, plan.dtype)  # (threads, P)
         self.views = [layer_views(gradient, plan.sizes) for gradient in self.gradient]
-        self.state = np.zeros((optimizer.states, count), plan.dtype)  # (S, P)
+        self.state = on_lines(optimizer.states, count, plan.dtype)  # (S, P)
         self.steps = 0
         self.batch = plan.buffers(0, skip=False)
 
@@ -220,6 +234,8 @@ class NumbaLearner:
         h = step_scalars(self.rule, self.learning_rate, self.beta, 1, plan.dtype)
         moves = moves_of(self.rule, plan.parameters, self.gradient, self.state, h, rates)
         threads = plan.team_size(3 * plan.flop * min(batch_size, n))
+        if batch_size <= LARGE:  # a thread owns whole lines of columns
+            threads = min(threads, -(-plan.sizes[1] * plan.dtype.itemsize // LINE))
         totals = np.zeros((threads, 2))
         skip = sparse.worth_marking(rows.X)
         if batch_size > LARGE:
@@ -235,10 +251,19 @@ class NumbaLearner:
 
             def work(thread: int, team: int) -> None:
                 task = plan.task(rows, threads, team, order, totals)
-                compiled.epoch_in_phases(thread, task, moves, self.batch, batch_size)
+                compiled.epoch_in_phases(thread, task, moves, self.panel(thread, threads, moves), self.batch, batch_size)
 
         run_team(threads, (3 * plan.flop + ROW) * n + STEP * steps, work)
         return np.asarray(totals.sum(axis=0))
+
+
+    def panel(self, thread: int, threads: int, moves: compiled_update.Moves) -> compiled.Panel:
+        """Room for the columns of the first layer that a thread owns during an epoch of small batches."""
+        inputs, units = self.plan.sizes[:2]
+        first, last = compiled_update.share.py_func(units, thread, threads, LINE // self.plan.dtype.itemsize)
+        count = (inputs + 1) * (last - first)
+        w, *s = on_lines(1 + len(self.state), count, self.plan.dtype)[:, :count]
+        return compiled.Panel(first, last, moves_of(self.rule, w, self.gradient[thread:thread+1], s, moves.h, moves.rates))
 
 
 class NumbaBackend(HostBackend):

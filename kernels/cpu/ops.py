@@ -82,7 +82,7 @@ def backprop_relu(dz, WT, a, out):
 
 @compiled
 def gradient_rows(a, dz, dW, first, last, add):
-    """Rows `first` to `last` of dW = a^T dz, or added to them. a (N, H), dz (N, O), dW (H, O). 2*N*H*O flop.
+    """dW = rows `first` to `last` of a^T dz, or added to it. a (N, H), dz (N, O), dW (last - first, O).
 
     a is an array, or `Marked` rows, whose zeros are skipped; `first` is then a multiple of GROUP.
     """
@@ -95,7 +95,7 @@ def dense_gradient_rows(a, dz, dW, first, last, add):
     N, O = dz.shape
     M = last - first
     (a_row, a_step), d_row, c_row = a.strides, dz.strides[0], dW.strides[0]
-    c = dW.ctypes.data + first * c_row
+    c = dW.ctypes.data
     start, start_row = (c, c_row) if add else (0, 0)
     left, right, start, start_row, N = all_but_last(
         dz, a.ctypes.data + first * a_step, a_step, a_row, dz.ctypes.data, d_row, start, start_row, c, c_row, M, O, N
@@ -109,13 +109,13 @@ def listed_gradient_rows(a, dz, dW, first, last, add):
     O = dz.shape[1]
     (a_row, a_step), d_row, c_row = a.x.strides, dz.strides[0], dW.strides[0]
     for group in range(first // GROUP, last // GROUP):
-        left, c = a.x.ctypes.data + group * GROUP * a_step, dW.ctypes.data + group * GROUP * c_row
+        left, c = a.x.ctypes.data + group * GROUP * a_step, dW.ctypes.data + (group * GROUP - first) * c_row
         places, count = a.rows.ctypes.data + group * a.rows.strides[0], a.row_counts[group]
         start, start_row = (c, c_row) if add else (0, 0)
         multiply_listed(dz, left, a_step, a_row, dz.ctypes.data, d_row, start, start_row, c, c_row,
                         places, 0, GROUP, O, count)  # fmt: skip
     done = max(first, last // GROUP * GROUP)
-    dense_gradient_rows(a.x[: dz.shape[0]], dz, dW, done, last, add)
+    dense_gradient_rows(a.x[: dz.shape[0]], dz, dW[done - first :], done, last, add)
 
 
 def multiply_rows(x, W, b, out, relu):
@@ -147,14 +147,13 @@ def weight_gradient(a, dz, dW, db, add):
 
 @compiled
 def column_sums(dz, first, last, db, add):
-    """Entries `first` to `last` of db = column sums of dz, or added to them. dz (N, O), db (O,)."""
-    sums = db[first:last]
+    """db = sums of columns `first` to `last` of dz, or added to it. dz (N, O), db (last - first,)."""
     if not add:
-        sums[:] = 0
+        db[:] = 0
     for n in range(dz.shape[0]):
         row = dz[n, first:last]
-        for o in range(len(sums)):
-            sums[o] += row[o]
+        for o in range(len(db)):
+            db[o] += row[o]
 
 
 @compiled
