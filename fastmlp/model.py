@@ -42,9 +42,9 @@ class Model:
     ):  # fmt: skip
         self.backend, self.sizes, self.classes, self.inputs = backend, tuple(sizes), classes, inputs
         self.history, self.report, self.threads = history, report, threads
-        self.parameters = parameters  # (P,) on the host; on a CPU backend the plan works in this very array
-        self.weights, self.biases = layer_views(parameters, self.sizes)
         self.plan = backend.plan(self.sizes, parameters, threads)
+        self.parameters = backend.to_host(self.plan.parameters)  # (P,) on the host; on a CPU the plan works in it
+        self.weights, self.biases = layer_views(self.parameters, self.sizes)
         self._learner: Learner | None = None
         self._lock = threading.RLock()  # a plan has one set of buffers: two threads take turns
 

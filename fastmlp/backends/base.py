@@ -74,7 +74,7 @@ class Learner(Protocol):
 class Plan(Protocol):
     """One network on one backend: every buffer it needs, made once."""
 
-    parameters: Array  # (P,) as `fastmlp.network.layer_views` lays them out; on a CPU the array it was made with
+    parameters: Array  # (P,) as `fastmlp.network.layer_views` lays them out: the array it works in
 
     def logits(self, X: np.ndarray) -> np.ndarray:
         """The last layer's z of host rows X (N, I), uint8 or the network's type -> (N, O), a new host array."""
@@ -118,8 +118,7 @@ class Backend(ABC):
     def plan(self, sizes: Sequence[int], parameters: np.ndarray, threads: int | None) -> Plan:
         """A network of layer `sizes`, inputs first and classes last, on at most `threads` CPU threads.
 
-        `parameters` (P,), as `fastmlp.network.layer_views` lays them out, set the floating type; on a CPU the plan
-        works in that very array.
+        `parameters` (P,), as `fastmlp.network.layer_views` lays them out, are the start and set the floating type.
         """
 
     @abstractmethod

@@ -99,66 +99,70 @@ def _take_rows(X, order, first, last, buffer):
     return picked
 
 
-def mark_tile(x, marked):
-    """The rows x (n, I), as they are, or with their non-zeros marked and listed for both products."""
+def mark_rows(X, order, first, last, x, bits):
+    """Mark the non-zeros of rows order[first:last] of X (M, I), which are in x (n, I), in bits (n, words)."""
 
 
-@overload(mark_tile)
-def _mark_tile(x, marked):
-    if marked is types.none:
-        return lambda x, marked: x
-
-    def listed(x, marked):
-        sparse.mark(x, marked.bits)
-        sparse.list_columns(marked, len(x))
-        sparse.list_rows(marked, len(x), 0, len(marked.row_counts))
-        return with_rows(marked, x)
-
-    return listed
+@overload(mark_rows)
+def _mark_rows(X, order, first, last, x, bits):
+    if X.dtype == types.uint8 and X.layout == "C":  # read where they come from: a register holds more of them
+        return lambda X, order, first, last, x, bits: sparse.mark(X, order, first, last, bits)
+    return lambda X, order, first, last, x, bits: sparse.mark(x, None, 0, last - first, bits)
 
 
-def mark_share(x, marked, first):
-    """Rows `first` to first + n of a batch, which are in x (n, I), as `mark_tile`, listed for the forward product."""
+def take(X, order, first, last, room, at):
+    """Rows order[first:last] of X (M, I) in `room` from row `at` on, marked and listed for the forward product."""
 
 
-@overload(mark_share)
-def _mark_share(x, marked, first):
-    if marked is types.none:
-        return lambda x, marked, first: x
+@overload(take)
+def _take(X, order, first, last, room, at):
+    if isinstance(room.types[room.fields.index("marked")], types.NoneType):
+        return lambda X, order, first, last, room, at: take_rows(X, order, first, last, room.x[at:])
 
-    def listed(x, marked, first):
+    def marked(X, order, first, last, room, at):
+        x = take_rows(X, order, first, last, room.x[at:])  # (n, I)
+        all_rows = room.marked
         part = sparse.Marked(
-            x, marked.bits[first : first + len(x)],
-            marked.columns[first // GROUP :], marked.column_counts[first // GROUP :],
-            marked.rows, marked.row_counts,
+            x, all_rows.bits[at : at + len(x)], all_rows.columns[at // GROUP :], all_rows.column_counts[at // GROUP :],
+            all_rows.rows, all_rows.row_counts,
         )  # fmt: skip
-        sparse.mark(x, part.bits)
+        mark_rows(X, order, first, last, x, part.bits)
         sparse.list_columns(part, len(x))
         return part
 
+    return marked
+
+
+def taken(room, n):
+    """The first n rows of `room`, as `take` has left them."""
+
+
+@overload(taken)
+def _taken(room, n):
+    if isinstance(room.types[room.fields.index("marked")], types.NoneType):
+        return lambda room, n: room.x[:n]
+
+    def marked(room, n):
+        m = room.marked
+        return sparse.Marked(room.x[:n], m.bits, m.columns, m.column_counts, m.rows, m.row_counts)
+
+    return marked
+
+
+def list_for_gradient(x, thread, threads):
+    """List this thread's share of the features of marked rows for the weight gradient; an array needs no list."""
+
+
+@overload(list_for_gradient)
+def _list_for_gradient(x, thread, threads):
+    if isinstance(x, types.Array):
+        return lambda x, thread, threads: None
+
+    def listed(x, thread, threads):
+        first, last = share(x.bits.shape[1], thread, threads, 1)
+        sparse.list_rows(x, len(x.x), first, last)
+
     return listed
-
-
-def mark_batch(x, marked, first, last):
-    """The batch x (n, I), as `mark_tile`, listed for the gradients of features `first` to `last`."""
-
-
-@overload(mark_batch)
-def _mark_batch(x, marked, first, last):
-    if marked is types.none:
-        return lambda x, marked, first, last: x
-
-    def listed(x, marked, first, last):
-        sparse.list_rows(marked, len(x), first // GROUP, last // GROUP)
-        return with_rows(marked, x)
-
-    return listed
-
-
-@compiled
-def with_rows(marked, x):
-    """`marked` with other rows x (n, I)."""
-    return sparse.Marked(x, marked.bits, marked.columns, marked.column_counts, marked.rows, marked.row_counts)
 
 
 @compiled
@@ -266,7 +270,8 @@ def epoch_in_tiles(thread, task, moves, tile, dW, db, batch_size):
             if stopped(task.team):
                 return
             hi = min(lo + TILE, start + last)
-            x = mark_tile(take_rows(task.X, task.order, lo, hi, tile.x), tile.marked)
+            x = take(task.X, task.order, lo, hi, tile, 0)
+            list_for_gradient(x, 0, 1)
             a, dz = row_views(tile.a, 0, hi - lo), row_views(tile.dz, 0, hi - lo)
             visit(task, thread, lo, hi, scale, x, a, dz)
             gradients(ops, x, a, dz, dW, db, True)
@@ -299,7 +304,6 @@ def steps_in_phases(thread, task, moves, panel, batch, batch_size):
     I = net.W[0].shape[0]
     columns = panel.moves.w.reshape(I + 1, panel.last - panel.first)
     W, b = columns[:I], columns[I]
-    features = share(I, thread, task.threads, GROUP)
     for step in range(len(moves.rates)):
         start = step * batch_size
         n = min(batch_size, task.N - start)
@@ -308,12 +312,13 @@ def steps_in_phases(thread, task, moves, panel, batch, batch_size):
         phase += 1
         if not barrier(task.team, task.threads, phase):
             return
-        rows = take_rows(task.X, task.order, start + first, start + last, batch.x[first:last])
-        mark_share(rows, batch.marked, first)
+        take(task.X, task.order, start + first, start + last, batch, first)
         phase += 1
         if not barrier(task.team, task.threads, phase):
             return
-        x = mark_batch(batch.x[:n], batch.marked, *features)
+        x = taken(batch, n)
+        list_for_gradient(x, thread, task.threads)
+        fused.fetch_ahead(task.X, task.order[start + batch_size + first : start + batch_size + last])
         ops.affine(x, W, b, a[0][:, panel.first : panel.last], len(net.W) > 1)
         phase += 1
         if not barrier(task.team, task.threads, phase):
@@ -338,10 +343,10 @@ def evaluate(thread, task, tile):
         if stopped(task.team):
             return
         hi = min(lo + TILE, last)
-        x, a = take_rows(task.X, task.order, lo, hi, tile.x), row_views(tile.a, 0, hi - lo)
-        forward(ops, mark_share(x, tile.marked, 0), task.net.W, task.net.b, a)
+        a = row_views(tile.a, 0, hi - lo)
+        forward(ops, take(task.X, task.order, lo, hi, tile, 0), task.net.W, task.net.b, a)
         y, dz = take_labels(task.y, task.order, lo, hi), tile.dz[-1][: hi - lo]
-        fused.softmax_cross_entropy(a[-1], y, x.dtype.type(1), dz, task.totals[thread])
+        fused.softmax_cross_entropy(a[-1], y, dz.dtype.type(1), dz, task.totals[thread])
 
 
 @compiled
@@ -353,8 +358,7 @@ def logits(thread, threads, team, net, X, tile, z):
             return
         hi = min(lo + TILE, last)
         a = row_views(tile.a, 0, hi - lo)
-        x = take_rows(X, None, lo, hi, tile.x)
-        forward(ops, mark_share(x, tile.marked, 0), net.W, net.b, a)
+        forward(ops, take(X, None, lo, hi, tile, 0), net.W, net.b, a)
         z[lo:hi] = a[-1]
 
 

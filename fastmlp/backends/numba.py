@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -13,8 +13,8 @@ import numba
 import numpy as np
 
 from fastmlp.backends import compiled, compiled_update
-from fastmlp.backends.compiled_update import LINE
 from fastmlp.backends.base import HostBackend, Ops, Rows
+from fastmlp.backends.compiled_update import LINE
 from fastmlp.backends.numpy import PIXEL, Index
 from fastmlp.backends.plan import means
 from fastmlp.kernels.cpu import fused, sparse
@@ -72,7 +72,7 @@ def update(rule: Callable[..., None], w: np.ndarray, g: np.ndarray, s: np.ndarra
 
 
 def moves_of(
-    rule: Callable[..., None], w: np.ndarray, g: np.ndarray, s: Sequence[np.ndarray], h: Step, rates: np.ndarray
+    rule: Callable[..., None], w: np.ndarray, g: np.ndarray, s: Iterable[np.ndarray], h: Step, rates: np.ndarray
 ) -> compiled_update.Moves:
     """What compiled code takes to move the parameters. w (P,), g (threads, P), s (S, P), rates (steps,)."""
     states = (*s, w[:0], w[:0])[:2]  # rules keep two arrays at most
@@ -211,7 +211,7 @@ class NumbaLearner:
         count = parameter_count(plan.sizes)
         self.gradient = on_lines(plan.threads, count, plan.dtype)  # (threads, P)
         self.views = [layer_views(gradient, plan.sizes) for gradient in self.gradient]
-        self.state = on_lines(optimizer.states, count, plan.dtype)  # (S, P)
+        self.state = on_lines(optimizer.states, count, plan.dtype)[:, :count]  # (S, P)
         self.steps = 0
         self.batch = plan.buffers(0, skip=False)
 
@@ -251,11 +251,12 @@ class NumbaLearner:
 
             def work(thread: int, team: int) -> None:
                 task = plan.task(rows, threads, team, order, totals)
-                compiled.epoch_in_phases(thread, task, moves, self.panel(thread, threads, moves), self.batch, batch_size)
+                compiled.epoch_in_phases(
+                    thread, task, moves, self.panel(thread, threads, moves), self.batch, batch_size
+                )
 
         run_team(threads, (3 * plan.flop + ROW) * n + STEP * steps, work)
         return np.asarray(totals.sum(axis=0))
-
 
     def panel(self, thread: int, threads: int, moves: compiled_update.Moves) -> compiled.Panel:
         """Room for the columns of the first layer that a thread owns during an epoch of small batches."""
@@ -263,7 +264,9 @@ class NumbaLearner:
         first, last = compiled_update.share.py_func(units, thread, threads, LINE // self.plan.dtype.itemsize)
         count = (inputs + 1) * (last - first)
         w, *s = on_lines(1 + len(self.state), count, self.plan.dtype)[:, :count]
-        return compiled.Panel(first, last, moves_of(self.rule, w, self.gradient[thread:thread+1], s, moves.h, moves.rates))
+        return compiled.Panel(
+            first, last, moves_of(self.rule, w, self.gradient[thread : thread + 1], s, moves.h, moves.rates)
+        )
 
 
 class NumbaBackend(HostBackend):

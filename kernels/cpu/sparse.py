@@ -13,33 +13,54 @@ from numba import types
 from numba.extending import intrinsic
 
 from .cache import compiled
-from .vector import BYTES, I64, REALS, declare, first_lanes, load_lanes, register_bytes, zeros
+from .vector import (
+    BYTES,
+    I8,
+    I16,
+    I64,
+    REALS,
+    broadcast,
+    declare,
+    first_lanes,
+    load,
+    load_lanes,
+    register_bytes,
+    store,
+    zeros,
+)
 
 GROUP = 4  # rows, or columns, that share a list: as many as the block of a product over a list has
 WORD = 64  # columns whose marks share an integer
 SAMPLE = 256  # rows that speak for the others
+BYTE = 8  # marks looked at together
 MOST = 2**16  # rows or columns that an entry of a list can name
+# PLACES[byte] names the bits of a byte that are set, lowest first; what follows them does not count.
+PLACES = np.array([sorted(range(BYTE), key=lambda bit: not byte >> bit & 1) for byte in range(2**BYTE)], np.uint16)
 
 
 class Marked(NamedTuple):
-    """Rows with the places of their non-zeros; the compiled operations take it in the place of an array x."""
+    """Rows with the places of their non-zeros; the compiled operations take it in the place of an array x.
+
+    A list has room for BYTE entries more than it can have: they are written eight at a time.
+    """
 
     x: np.ndarray  # (N, I)
     bits: np.ndarray  # (N, words) uint64: a mark a column that is not zero
-    columns: np.ndarray  # (N/GROUP, I) uint16: of each group of rows, the columns to visit
+    columns: np.ndarray  # (N/GROUP, I + BYTE) uint16: of each group of rows, the columns to visit
     column_counts: np.ndarray  # (N/GROUP,) int64
-    rows: np.ndarray  # (I/GROUP, N) uint16: of each group of columns, the rows to visit
-    row_counts: np.ndarray  # (I/GROUP,) int64
+    rows: np.ndarray  # (I/GROUP or more, N + BYTE) uint16: of each group of columns, the rows to visit
+    row_counts: np.ndarray  # (I/GROUP or more,) int64
 
 
 def room_for_marks(x):
     """A `Marked` for the buffer x (N, I), its lists not yet made."""
     N, I = x.shape
     words = -(-I // WORD)
+    groups = words * WORD // GROUP
     return Marked(
         x, np.zeros((N, words), np.uint64),
-        np.zeros((N // GROUP, I), np.uint16), np.zeros(N // GROUP, np.int64),
-        np.zeros((I // GROUP, N), np.uint16), np.zeros(I // GROUP, np.int64),
+        np.zeros((N // GROUP, I + BYTE), np.uint16), np.zeros(N // GROUP, np.int64),
+        np.zeros((groups, N + BYTE), np.uint16), np.zeros(groups, np.int64),
     )  # fmt: skip
 
 
@@ -54,34 +75,52 @@ def worth_marking(X):
 @intrinsic
 def nonzero_bits(typingctx, like, address, count):
     """A bit for each of the first `count` numbers at an address, at most a register of them, that is not zero."""
-    real = str(like.dtype)
-    lanes = register_bytes() // BYTES[real]
+    name = str(like.dtype)
+    size, number = (1, I8) if name == "uint8" else (BYTES[name], REALS[name])
+    lanes = register_bytes() // size
 
     def generate(context, builder, signature, arguments):
         _, address, count = arguments
-        vector = ir.VectorType(REALS[real], lanes)
-        numbers = load_lanes(builder, address, vector, BYTES[real], first_lanes(builder, count, lanes))
-        marks = builder.fcmp_unordered("!=", numbers, zeros(vector))  # a NaN is not zero
-        return builder.zext(builder.bitcast(marks, ir.IntType(lanes)), I64)
+        vector = ir.VectorType(number, lanes)
+        numbers = load_lanes(builder, address, vector, size, first_lanes(builder, count, lanes))
+        if number == I8:
+            marks = builder.icmp_unsigned("!=", numbers, zeros(vector))
+        else:
+            marks = builder.fcmp_unordered("!=", numbers, zeros(vector))  # a NaN is not zero
+        marks = builder.bitcast(marks, ir.IntType(lanes))
+        return marks if lanes == WORD else builder.zext(marks, I64)
 
     return types.uint64(like, types.int64, types.int64), generate
 
 
 @intrinsic
-def lowest_bit(typingctx, bits):
-    """The place of the lowest bit that is set; bits must not be 0."""
+def count_bits(typingctx, bits):
+    """How many bits are set."""
 
     def generate(context, builder, signature, arguments):
-        count = declare(builder.module, "llvm.cttz.i64", I64, [I64, ir.IntType(1)])
-        return builder.call(count, [arguments[0], ir.IntType(1)(1)])
+        return builder.call(declare(builder.module, "llvm.ctpop.i64", I64, [I64]), arguments)
 
     return types.int64(types.uint64), generate
 
 
 @intrinsic
+def add_places(typingctx, places, first, out):
+    """Put the eight uint16 at address `places`, `first` added to each, at address `out`."""
+    eight = ir.VectorType(I16, BYTE)
+
+    def generate(context, builder, signature, arguments):
+        places, first, out = arguments
+        found = load(builder, places, eight, 2)
+        store(builder, builder.add(found, broadcast(builder, builder.trunc(first, I16), eight)), out, 2)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
 def register_lanes(typingctx, like):
     """Numbers of the array's type in a register."""
-    lanes = register_bytes() // BYTES[str(like.dtype)]
+    lanes = register_bytes() // (like.dtype.bitwidth // 8)
 
     def generate(context, builder, signature, arguments):
         return I64(lanes)
@@ -90,57 +129,85 @@ def register_lanes(typingctx, like):
 
 
 @compiled
-def mark(x, bits):
-    """Set the bits (N, words) of the columns in which x (N, I) is not zero."""
-    N, I = x.shape
-    size = x.itemsize
-    step = register_lanes(x)
-    for n in range(N):
-        start = x.ctypes.data + n * x.strides[0]
+def mark(X, order, first, last, bits):
+    """Set the bits (last - first, words) of the columns in which rows order[first:last] of X (M, I) are not zero."""
+    I = X.shape[1]
+    size = X.itemsize
+    step = register_lanes(X)
+    for n in range(last - first):
+        row = first + n if order is None else order[first + n]
+        start = X.ctypes.data + row * X.strides[0]
         for word in range(bits.shape[1]):
-            first = word * WORD
+            left = word * WORD
             marks = np.uint64(0)
-            for i in range(first, min(first + WORD, I), step):
-                marks |= nonzero_bits(x, start + i * size, I - i) << np.uint64(i - first)
+            for i in range(left, min(left + WORD, I), step):
+                marks |= nonzero_bits(X, start + i * size, I - i) << np.uint64(i - left)
             bits[n, word] = marks
+
+
+@compiled
+def append(out, count, byte, first):
+    """Add the places of a byte's marks, counted from `first`, to the list at address `out`; returns its new length."""
+    add_places(PLACES.ctypes.data + 2 * BYTE * np.int64(byte), first, out + 2 * count)
+    return count + count_bits(byte)
 
 
 @compiled
 def list_columns(marked, n):
     """Of each whole group of the first n rows, the columns in which any of them is not zero."""
-    one = np.uint64(1)
+    low = np.uint64(2**BYTE - 1)
     for group in range(n // GROUP):
         count = 0
         first = group * GROUP
+        out = marked.columns.ctypes.data + group * marked.columns.strides[0]
         for word in range(marked.bits.shape[1]):
             marks = np.uint64(0)
             for row in range(first, first + GROUP):
                 marks |= marked.bits[row, word]
-            while marks:
-                marked.columns[group, count] = word * WORD + lowest_bit(marks)
-                count += 1
-                marks &= marks - one
+            for byte in range(WORD // BYTE):
+                count = append(out, count, (marks >> np.uint64(BYTE * byte)) & low, word * WORD + byte * BYTE)
         marked.column_counts[group] = count
 
 
 @compiled
+def marks_of_groups(marks):
+    """The marks of a word, one for each GROUP of them: set if any of the group is -> uint64 below 2**16."""
+    marks |= marks >> np.uint64(1)
+    marks = (marks | (marks >> np.uint64(2))) & np.uint64(0x1111111111111111)
+    marks = (marks | (marks >> np.uint64(3))) & np.uint64(0x0303030303030303)
+    marks = (marks | (marks >> np.uint64(6))) & np.uint64(0x000F000F000F000F)
+    marks = (marks | (marks >> np.uint64(12))) & np.uint64(0x000000FF000000FF)
+    return (marks | (marks >> np.uint64(24))) & np.uint64(0xFFFF)
+
+
+@compiled
+def transpose_bits(block):
+    """The 8 x 8 bits of a uint64, a byte a row, transposed. Warren, "Hacker's Delight", 2013, section 7-3."""
+    swap = (block ^ (block >> np.uint64(7))) & np.uint64(0x00AA00AA00AA00AA)
+    block ^= swap ^ (swap << np.uint64(7))
+    swap = (block ^ (block >> np.uint64(14))) & np.uint64(0x0000CCCC0000CCCC)
+    block ^= swap ^ (swap << np.uint64(14))
+    swap = (block ^ (block >> np.uint64(28))) & np.uint64(0x00000000F0F0F0F0)
+    return block ^ swap ^ (swap << np.uint64(28))
+
+
+@compiled
 def list_rows(marked, n, first, last):
-    """Of column groups `first` to `last`, the rows among the first n in which any of their columns is not zero."""
-    one, lowest = np.uint64(1), np.uint64(0x1111111111111111)
+    """Of the column groups of words `first` to `last`, the rows among the first n in which any column is not zero."""
+    low = np.uint64(2**BYTE - 1)
     per_word = WORD // GROUP
-    counts = marked.row_counts
-    for group in range(first, last):
-        counts[group] = 0
-    if last <= first:
-        return
-    for row in range(n):
-        for word in range(first // per_word, (last - 1) // per_word + 1):
-            marks = marked.bits[row, word]
-            marks |= marks >> one
-            marks = (marks | (marks >> np.uint64(2))) & lowest  # one bit a group of columns
-            while marks:
-                group = word * per_word + lowest_bit(marks) // GROUP
-                marks &= marks - one
-                if first <= group < last:
-                    marked.rows[group, counts[group]] = row
-                    counts[group] += 1
+    rows, counts = marked.rows, marked.row_counts
+    counts[first * per_word : last * per_word] = 0
+    for top in range(0, n, BYTE):
+        for word in range(first, last):
+            left = right = np.uint64(0)  # of eight rows, the marks of eight groups, and of eight more
+            for row in range(min(BYTE, n - top)):
+                marks = marks_of_groups(marked.bits[top + row, word])
+                left |= (marks & low) << np.uint64(BYTE * row)
+                right |= (marks >> np.uint64(BYTE)) << np.uint64(BYTE * row)
+            left, right = transpose_bits(left), transpose_bits(right)
+            for i in range(BYTE):
+                for block, group in ((left, word * per_word + i), (right, word * per_word + BYTE + i)):
+                    byte = (block >> np.uint64(BYTE * i)) & low
+                    out = rows.ctypes.data + group * rows.strides[0]
+                    counts[group] = append(out, counts[group], byte, top)

@@ -4,6 +4,7 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 from numba.core import config
 
+I8 = ir.IntType(8)
 I16 = ir.IntType(16)
 I32 = ir.IntType(32)
 I64 = ir.IntType(64)
@@ -85,7 +86,7 @@ def store_lanes(builder, value, address, align, mask):
 
 def masked(builder, verb, vector, result, arguments):
     """A call of `llvm.masked.load` or `llvm.masked.store`, which never touch a lane that is off."""
-    kind = "f32" if vector.element == REALS["float32"] else "f64"
+    kind = {"float": "f32", "double": "f64"}.get(str(vector.element), str(vector.element))
     name = f"llvm.masked.{verb}.v{vector.count}{kind}.p0"
     return builder.call(declare(builder.module, name, result, [value.type for value in arguments]), arguments)
 
