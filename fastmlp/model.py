@@ -43,7 +43,8 @@ class Model:
         self.backend, self.sizes, self.classes, self.inputs = backend, tuple(sizes), classes, inputs
         self.history, self.report, self.threads = history, report, threads
         self.plan = backend.plan(self.sizes, parameters, threads)
-        self.parameters = backend.to_host(self.plan.parameters)  # (P,) on the host; on a CPU the plan works in it
+        worked_in = self.plan.parameters
+        self.parameters = worked_in if isinstance(worked_in, np.ndarray) else parameters  # (P,) on the host
         self.weights, self.biases = layer_views(self.parameters, self.sizes)
         self._learner: Learner | None = None
         self._lock = threading.RLock()  # a plan has one set of buffers: two threads take turns

@@ -92,10 +92,11 @@ def masked(builder, verb, vector, result, arguments):
 
 
 def first_lanes(builder, count, lanes):
-    """A mask with the first `count` of `lanes` lanes on."""
-    wide = ir.VectorType(I64, lanes)
-    numbers = ir.Constant(wide, [ir.Constant(I64, lane) for lane in range(lanes)])
-    return builder.icmp_signed("<", numbers, broadcast(builder, count, wide))
+    """A mask with the first `count` of `lanes` lanes on; lanes is 64 at most."""
+    on = builder.not_(builder.shl(I64(-1), count))  # `count` ones; from 64 on a shift means nothing
+    on = builder.select(builder.icmp_signed("<", count, I64(64)), on, I64(-1))
+    bits = on if lanes == 64 else builder.trunc(on, ir.IntType(lanes))
+    return builder.bitcast(bits, ir.VectorType(ir.IntType(1), lanes))
 
 
 def zeros(vector):
