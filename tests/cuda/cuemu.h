@@ -4,6 +4,7 @@
 // shuffle. Threads and blocks take their turns in an order drawn from a seed, shared memory starts as NaN, and a
 // barrier that some threads never reach is an error. Not seen: races between blocks, and memory order on real cards.
 #pragma once
+#define CUEMU
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -18,7 +19,27 @@
 extern char __start_cuemu_shared[] __attribute__((weak, visibility("hidden")));
 extern char __stop_cuemu_shared[] __attribute__((weak, visibility("hidden")));
 
-using std::exp, std::log, std::sqrt;
+using std::exp, std::expm1, std::fabs, std::log, std::pow, std::sqrt, std::tanh;
+
+#define __launch_bounds__(...)
+
+static inline unsigned __float_as_uint(float v) { unsigned bits; std::memcpy(&bits, &v, 4); return bits; }
+static inline float __uint_as_float(unsigned bits) { float v; std::memcpy(&v, &bits, 4); return v; }
+
+// The instructions that stand behind names of their own in real.cuh.
+static inline unsigned short cvt_f16_f32(float v)
+{
+    const _Float16 half = (_Float16)v;
+    unsigned short bits;
+    std::memcpy(&bits, &half, 2);
+    return bits;
+}
+static inline float cvt_f32_f16(unsigned short bits)
+{
+    _Float16 half;
+    std::memcpy(&half, &bits, 2);
+    return half;
+}
 
 struct Dimensions { unsigned x, y, z; };
 static Dimensions threadIdx, blockIdx, blockDim, gridDim;
