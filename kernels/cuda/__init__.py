@@ -7,6 +7,7 @@ P parameters. Arrays live on the GPU and are C-ordered; floating arrays of one c
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,17 @@ STEP_NUMBERS = {"sgd": 1, "momentum": 3, "nesterov": 3, "adam": 6}  # of a step'
 
 
 def source(name: str) -> str:
-    """The CUDA C++ text of ``name.cu``. Its type REAL is left open: compile it with ``-DREAL=float`` or ``double``."""
-    return (Path(__file__).parent / f"{name}.cu").read_text(encoding="utf-8")
+    """The CUDA C++ text of ``name.cu``, with the headers of ours that it includes in their place.
+
+    Its type REAL is left open: compile it with ``-DREAL=float`` or ``double``.
+    """
+    return included(f"{name}.cu")
+
+
+def included(file: str) -> str:
+    """The text of `file`, with each ``#include "header.cuh"`` replaced by that header: NVRTC gets one text, no paths."""
+    text = (Path(__file__).parent / file).read_text(encoding="utf-8").replace("#pragma once\n", "")
+    return re.sub(r'#include "(\w+\.cuh)"\n', lambda match: included(match[1]), text)
 
 
 @cache
