@@ -37,7 +37,7 @@ WARPS = 8  # of a block at most
 UNIT_WARPS = 4  # that share the hidden units at most
 WARP_TILES = 25  # (16, 8) sums of a warp at most: 100 registers a thread
 FORWARD_STAGES = 3
-LONGEST_CHUNK = 128  # inputs
+SHORTEST_CHUNK, LONGEST_CHUNK = 32, 128  # inputs that pass at a time
 ROW_OVERHEAD = 16  # what a tile of rows costs beside its rows, in rows
 INPUT_OVERHEAD = 2  # what a block of inputs costs beside its tiles, in tiles: it reads dz1 once more
 GRADIENT_RINGS = ((64, 4), (64, 3), (32, 4), (32, 3))  # rows of a chunk, stages; the first that fits
@@ -158,7 +158,7 @@ def forward_tiles(sizes: tuple[int, ...], n: int, card: Card) -> Forward:
     shapes += [(most, tiles) for tiles in range(1, 6) if tiles == 1 or tiles * columns <= WARP_TILES]
     choices = []
     for row_warps, row_tiles in shapes:
-        for longest in range(LONGEST_CHUNK, 0, -16):
+        for longest in range(LONGEST_CHUNK, SHORTEST_CHUNK - 1, -16):
             chunk = row_bytes(-(-inputs // -(-inputs // longest)))  # as even as may be
             shared = forward_shared(sizes, warps, row_warps, row_tiles, chunk)
             if shared <= card.shared:
