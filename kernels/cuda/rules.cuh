@@ -44,10 +44,12 @@ __device__ inline void adamw(REAL* w, REAL g, REAL* s, long long P, long long i,
     w[i] -= h.shrink * w[i] + h.rate * s[i] / (sqrt(s[P + i]) + h.epsilon);
 }
 
-// adamw without its decay: shrink is 0
+// adamw without its decay
 __device__ inline void adam(REAL* w, REAL g, REAL* s, long long P, long long i, const Step& h)
 {
-    adamw(w, g, s, P, i, h);
+    Step bare = h;
+    bare.shrink = 0;
+    adamw(w, g, s, P, i, bare);
 }
 
 // v = beta v - rate g; w += v

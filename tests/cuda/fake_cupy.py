@@ -28,7 +28,7 @@ GUARD = 64  # bytes before and behind every array that no kernel may write
 POISON = 0xFF  # as a float a NaN, as an index -1
 TYPES = {
     "unsigned char": np.uint8, "int": np.int32, "long long": np.int64, "unsigned long long": np.uint64,
-    "float": np.float32, "double": np.float64, "f16": np.float16, "bf16": np.uint16,
+    "float": np.float32, "double": np.float64, "f16": np.float16, "bf16": np.uint16, "Half": np.float16,
 }  # fmt: skip
 
 host_reads = 0  # copies to the host: on a GPU each one waits
@@ -288,7 +288,11 @@ class RawKernel:
         self.name, self.run, self.signature = name, run, signature
         run.restype = ctypes.c_char_p
 
-    def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple) -> None:
+    max_dynamic_shared_size_bytes = 48 << 10  # what a card grants unasked
+
+    def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple, *, shared_mem: int = 0) -> None:
+        if shared_mem > self.max_dynamic_shared_size_bytes:
+            raise RuntimeError(f"{self.name}: {shared_mem} bytes of shared memory were not asked for")
         if len(arguments) != len(self.signature):
             raise TypeError(f"{self.name}: expected {len(self.signature)} arguments, got {len(arguments)}")
         held = [self.held(i, *pair) for i, pair in enumerate(zip(arguments, self.signature, strict=True))]
@@ -301,7 +305,7 @@ class RawKernel:
             for array in arguments:
                 if isinstance(array, ndarray):
                     array.memory.touch(self.name)
-            error = self.run(addresses, shape, ctypes.c_uint(launches))
+            error = self.run(addresses, shape, ctypes.c_uint(launches), ctypes.c_uint(shared_mem))
             if error:
                 raise RuntimeError(f"{self.name}: {error.decode()}")
             for i, array in enumerate(arguments):
@@ -319,6 +323,8 @@ class RawKernel:
     def held(self, i: int, argument: object, parameter: tuple[np.dtype, bool]) -> np.ndarray:
         """The bytes that the kernel reads as its parameter `i`: a number, or the address of an array."""
         dtype, is_array = parameter
+        if is_array and isinstance(argument, np.uint64) and argument == 0:
+            return np.array(argument)  # no array
         expected = ndarray if is_array else np.generic  # a number of Python has no width
         if not isinstance(argument, expected) or argument.dtype != dtype:
             raise TypeError(f"{self.name}: argument {i} must be {dtype} {expected.__name__}, got {argument!r}")
@@ -329,11 +335,14 @@ class RawKernel:
         return np.array(argument.values.ctypes.data, np.uint64)
 
 
+PARAMETERS = r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(([^)]*)\)'
+
+
 def kernel_parameters(code: str) -> dict[str, list[tuple[str, bool]]]:
     """Of every kernel in `code`, by name, the C type of each parameter and whether it is an array of them."""
     code = re.sub(r"//[^\n]*", "", code)
     kernels = {}
-    for name, parameters in re.findall(r'extern "C" __global__ void (?:__launch_bounds__\(\w+\) )?(\w+)\(([^)]*)\)', code):
+    for name, parameters in re.findall(PARAMETERS, code):
         found = (re.fullmatch(r"(?:const )?([\w ]+?)(\*?) \w+", " ".join(p.split())) for p in parameters.split(","))
         kernels[name] = [(match[1], bool(match[2])) for match in found]
     return kernels
@@ -359,8 +368,8 @@ def compile_emulated(code: str, options: tuple[str, ...]) -> tuple[ctypes.CDLL, 
     for name, parameters in kernels.items():
         values = ", ".join(f"*({c_type}{'*' * array}*)a[{i}]" for i, (c_type, array) in enumerate(parameters))
         code += (
-            f'\nextern "C" const char* run_{name}(void** a, const unsigned* shape, unsigned seed)'
-            f"\n{{ return cuemu::launch([](void** a) {{ {name}({values}); }}, a, shape, seed); }}\n"
+            f'\nextern "C" const char* run_{name}(void** a, const unsigned* shape, unsigned seed, unsigned shared)'
+            f"\n{{ return cuemu::launch([](void** a) {{ {name}({values}); }}, a, shape, seed, shared); }}\n"
         )
     loaded = build(code, options)
     types = TYPES | {
@@ -425,7 +434,10 @@ class PinnedMemory(bytearray):
 
 
 def device_properties(_: int) -> dict:
-    return {"name": b"Emulated card", "totalGlobalMem": 3 * 2**30, "major": 9, "minor": 0}
+    return {
+        "name": b"Emulated card", "totalGlobalMem": 3 * 2**30, "major": 9, "minor": 0,
+        "multiProcessorCount": 3, "sharedMemPerBlockOptin": 227 << 10,
+    }  # fmt: skip
 
 
 freed = 0  # calls of free_all_blocks
