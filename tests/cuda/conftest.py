@@ -10,7 +10,12 @@ import pytest
 
 import fastmlp.backends
 
-BOUND = ("fastmlp.backends.cupy", "fastmlp.backends.numba", "fastmlp.kernels.cuda")  # keep what they imported
+BOUND = (  # keep what they imported
+    "fastmlp.backends.cupy",
+    "fastmlp.backends.numba",
+    "fastmlp.kernels.cuda.tensor",
+    "fastmlp.kernels.cuda",
+)
 
 
 def forget() -> None:
