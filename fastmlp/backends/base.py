@@ -140,6 +140,7 @@ class Backend(ABC):
 
     name: ClassVar[str]
     ops: Ops
+    precisions: tuple[str, ...] = ("float32", "float64")  # that a plan can compute in
 
     @abstractmethod
     def asarray(self, host: np.ndarray) -> Array:
@@ -158,10 +159,13 @@ class Backend(ABC):
         """Rows to take through a net of layer `sizes` at a time: as many as pay, few enough for the caches."""
 
     @abstractmethod
-    def plan(self, network: Network, parameters: np.ndarray, threads: int | None) -> Plan:
+    def plan(
+        self, network: Network, parameters: np.ndarray, threads: int | None, precision: str | None = None
+    ) -> Plan:
         """A network on at most `threads` CPU threads.
 
-        `parameters` (P,), as `fastmlp.network.layer_views` lays them out, are the start and set the floating type.
+        `parameters` (P,), as `fastmlp.network.layer_views` lays them out, are the start and set the floating type;
+        `precision`, one of `precisions`, may say that products take operands of fewer bits.
         """
 
     @abstractmethod

@@ -297,7 +297,9 @@ class NumbaBackend(HostBackend):
         if numba.njit(lambda x: x + 1)(1) != 2:  # raises where Numba cannot compile
             raise RuntimeError("compiled code gave a wrong sum")
 
-    def plan(self, network: Network, parameters: np.ndarray, threads: int | None) -> OpsPlan:
+    def plan(
+        self, network: Network, parameters: np.ndarray, threads: int | None, precision: str | None = None
+    ) -> OpsPlan:
         """A network on this backend."""
         return OpsPlan(self, network, parameters)
 

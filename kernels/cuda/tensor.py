@@ -279,9 +279,7 @@ def weight_gradient(work: Work, X: Array, index: Array | None, n: int) -> None:
     )
 
 
-def update(
-    work: Work, rule: str, parameters: Array, state: Array, step: Array, n: int, totals: Array
-) -> None:
+def update(work: Work, rule: str, parameters: Array, state: Array, step: Array, n: int, totals: Array) -> None:
     """The optimizer's `rule`, called by its name, with the gradient that the parts in `work` add up to.
 
     parameters (P,), state (S, P), step (8,) float32, the numbers of an `optimizers.Step`: l2 and shrink are taken as 0
@@ -303,9 +301,7 @@ def gradient(work: Work, g: Array, n: int, totals: Array) -> None:
     expect(g, np.float32, P)
     expect(totals, np.float64, len(totals))
     options = (*constants(work.sizes, None), "-DRULE=sgd")
-    kernel("tensor_update", "tensor_sum", options)(
-        (-(-(P + 2) // THREADS),), (THREADS,), (g, *parts(work, n), totals)
-    )
+    kernel("tensor_update", "tensor_sum", options)((-(-(P + 2) // THREADS),), (THREADS,), (g, *parts(work, n), totals))
 
 
 def parts(work: Work, n: int) -> tuple[Any, ...]:

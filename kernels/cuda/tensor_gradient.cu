@@ -18,7 +18,7 @@ static_assert(WIDTH == 8 * UNIT_TILES * UNIT_WARPS && CHUNK % 16 == 0, "sizes th
 // Sends rows of X, (CHUNK, BLOCK_INPUTS) bytes, and of dz1, (CHUNK, WIDTH) halves, on their way into a stage; 0 from
 // row `end` on.
 __device__ inline void copy_chunk(
-    unsigned char* stage, const unsigned char* X, const int* index, const Half* dz1, int input, int first, int end)
+    unsigned char* stage, const unsigned char* X, const int* index, const f16* dz1, int input, int first, int end)
 {
     constexpr int X_PARTS = BLOCK_INPUTS / 16, D_PARTS = WIDTH / 8;  // of 16 bytes, in a row
     for (int c = threadIdx.x; c < CHUNK * X_PARTS; c += THREADS) {
@@ -80,7 +80,7 @@ __device__ inline void multiply_chunk(
 extern "C" __global__ void __launch_bounds__(THREADS, 1) tensor_gradient(
     const unsigned char* X,  // (M, BYTES)
     const int* index,        // (N,)        rows of X in the order of the batch; null: the first N
-    const Half* dz1,         // (N, WIDTH)
+    const f16* dz1,         // (N, WIDTH)
     float* heads,            // (gridDim.y, HEAD)
     int N,
     int share)               // rows of a share, a multiple of CHUNK

@@ -10,20 +10,16 @@ import pytest
 
 import fastmlp.backends
 
-BOUND = (  # keep what they imported
-    "fastmlp.backends.cupy",
-    "fastmlp.backends.numba",
-    "fastmlp.kernels.cuda.tensor",
-    "fastmlp.kernels.cuda",
-)
+# What keeps what it imported of cupy or numba.
+BOUND = ("fastmlp.backends.cupy", "fastmlp.backends.numba", "fastmlp.kernels.cuda.tensor", "fastmlp.kernels.cuda")
 
 
 def forget() -> None:
     """Unload what is bound to the cupy and numba of this moment; it is imported again where it is needed."""
     fastmlp.backends.load.cache_clear()
-    for name in BOUND:
+    for name in [name for name in sys.modules if name.startswith(BOUND)]:
         package, _, module = name.rpartition(".")
-        sys.modules.pop(name, None)
+        del sys.modules[name]
         vars(sys.modules.get(package, fastmlp)).pop(module, None)
 
 
@@ -40,8 +36,8 @@ def cupy(fresh: pytest.MonkeyPatch):
     """The stand-in for CuPy, in its place."""
     if fake_cupy.COMPILER is None:
         pytest.skip("no C++ compiler to run the CUDA kernels on the CPU: install g++, or name one in CXX")
-    fresh.setitem(sys.modules, "cupy", fake_cupy)
-    fresh.setitem(sys.modules, "cupy.cublas", fake_cupy.cublas)
+    for name, module in {"cupy": fake_cupy, **fake_cupy.MODULES}.items():
+        fresh.setitem(sys.modules, name, module)
     return fake_cupy
 
 

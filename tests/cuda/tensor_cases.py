@@ -73,7 +73,9 @@ class Answer(NamedTuple):
     size: np.ndarray  # (P,) what |g| would be about if its terms had random signs: they may cancel
 
 
-def step(case: Problem, card: tensor.Card, index: bool = True, weight: bool = False, module: ModuleType = tensor) -> Result:
+def step(
+    case: Problem, card: tensor.Card, index: bool = True, weight: bool = False, module: ModuleType = tensor
+) -> Result:
     """The gradient of the batch, by the kernels, on the CPU."""
     n, put = len(case.index), fake_cupy.asarray
     work, parameters = module.allocate(case.sizes, n, card), put(case.parameters)
@@ -110,5 +112,7 @@ def errors(case: Problem, got: Result, want: Answer) -> dict[str, float]:
         scale = max(np.linalg.norm(wanted[name]), np.linalg.norm(sizes[name]))
         off[name] = float(np.linalg.norm(values - wanted[name]) / scale)
     off["dz1"] = float(np.linalg.norm(got.dz1.astype(float) - want.dz1) / np.linalg.norm(want.dz1))
-    off["loss"], off["right answers"] = (float(abs(g / w - 1) if w else g) for g, w in zip(got.totals, want.totals, strict=True))
+    off["loss"], off["right answers"] = (
+        float(abs(g / w - 1) if w else g) for g, w in zip(got.totals, want.totals, strict=True)
+    )
     return off
