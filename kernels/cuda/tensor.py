@@ -145,8 +145,7 @@ def forward_shared(sizes: Sequence[int], warps: int, row_warps: int, row_tiles: 
     """Bytes of shared memory of tensor_forward.cu, which checks them."""
     columns, rows, classes = width(sizes[1]), 16 * row_tiles * row_warps, -(-sizes[2] // 8) * 8
     stage = rows * spread(chunk) + chunk * spread(2 * columns)
-    second = (columns + 8) * spread(32) + 4 * warps * rows * classes + rows * spread(32)
-    return max(FORWARD_STAGES * stage + second, 4 * (tail_size(sizes) + 2 * warps * row_warps))
+    return FORWARD_STAGES * stage + (columns + 8) * spread(32) + 4 * warps * rows * classes + rows * spread(32)
 
 
 @cache

@@ -15,14 +15,14 @@ constexpr int CHUNKS = (BYTES + CHUNK - 1) / CHUNK;   // the last may be shorter
 constexpr int CLASS_TILES = (O + 7) / 8;              // of 8, in z2 = a1 W2
 constexpr int CLASSES_UP = 8 * CLASS_TILES;
 
-// Shared memory, in bytes: the ring; W2 as halves; parts of z2; dz2 as halves. At the end, sums instead.
+// Shared memory, in bytes: the ring, and at the end sums in its place; W2 as halves; parts of z2; dz2 as halves.
 constexpr int X_PITCH = spread(CHUNK), W_PITCH = spread(2 * WIDTH), C_PITCH = spread(2 * 16);
 constexpr int STAGE = ROWS * X_PITCH + CHUNK * W_PITCH;
 constexpr int W2_AT = STAGES * STAGE;
 constexpr int Z2_AT = W2_AT + (WIDTH + 8) * C_PITCH;
 constexpr int DZ2_AT = Z2_AT + 4 * UNIT_WARPS * ROWS * CLASSES_UP;
-constexpr int SUMS = 4 * (TAIL + 2 * WARPS);
-static_assert(SHARED_BYTES == at_least(DZ2_AT + ROWS * C_PITCH, SUMS), "tensor.py and this file count differently");
+static_assert(SHARED_BYTES == DZ2_AT + ROWS * C_PITCH, "tensor.py and this file count differently");
+static_assert(4 * (TAIL + 2 * WARPS) <= W2_AT, "no room for the sums");
 static_assert(WIDTH == 8 * UNIT_TILES * UNIT_WARPS && O <= 16 && CHUNK % 16 == 0, "sizes the tiles cannot hold");
 
 // A thread's place: its warp's first row and unit within the tile, and g and t of its lane.
@@ -302,6 +302,5 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) tensor_forward(
         __syncthreads();
         backward(dz1, sums, a1, dz2, W2, at, first, N);
     }
-    __syncthreads();
     write_sums(tails + (long long)blockIdx.x * TAIL, (float*)shared, sums, at);
 }

@@ -141,9 +141,9 @@ static bool run_warp(unsigned begin)
     void* records[WARP];
     for (unsigned lane = 0; lane < WARP; lane++) {
         records[lane] = fibers[begin + lane].record;
-        if (fibers[begin + lane].together != fibers[begin].together) fail("the lanes of a warp are in different places");
+        if (fibers[begin + lane].together != fibers[begin].together) fail("the lanes of a warp do different things");
     }
-    fibers[begin].together(records);
+    if (!failure) fibers[begin].together(records);
     return true;
 }
 

@@ -24,7 +24,7 @@ import numpy as np
 __version__ = "0.0-emulated"
 
 COMPILER = os.environ.get("CXX") or next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
-GUARD = 64  # bytes before and behind every array that no kernel may write
+GUARD = 1024  # bytes before and behind every array that no kernel may write
 POISON = 0xFF  # as a float a NaN, as an index -1
 TYPES = {
     "unsigned char": np.uint8, "int": np.int32, "long long": np.int64, "unsigned long long": np.uint64,
