@@ -67,6 +67,11 @@ class Forward(NamedTuple):
         """Rows of a block's tile."""
         return 16 * self.row_tiles * self.row_warps
 
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return 32 * self.unit_warps * self.row_warps
+
 
 class Gradient(NamedTuple):
     """Tiles of tensor_gradient.cu. A block takes input_warps * input_tiles * 16 inputs."""
@@ -77,6 +82,16 @@ class Gradient(NamedTuple):
     chunk: int  # rows that pass at a time
     stages: int
     shared: int  # bytes
+
+    @property
+    def inputs(self) -> int:
+        """Inputs of a block."""
+        return 16 * self.input_tiles * self.input_warps
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return 32 * self.unit_warps * self.input_warps
 
 
 class Work(NamedTuple):
