@@ -99,7 +99,6 @@ class CupyLearner:
         n = min(batch_size, len(rows))
         index = np.arange(n) if rows.index is None else rows.index[:n]
         self.gradient(Rows(rows.X, rows.y, index, None if rows.weight is None else rows.weight[:n]))
-        cuda.update_kernel(self.rule.__name__, self.plan.precision.real, self.plan.precision.item)
 
     def epoch(self, rows: Rows, batch_size: int, rates: np.ndarray, l2: np.ndarray | None = None) -> Totals:
         """One pass over `rows` in batches, one step each; see `fastmlp.backends.base.Learner`. rates, l2 (steps,)."""

@@ -26,10 +26,10 @@ LENGTHS = 64  # shares of a sum of squares
 SHARED = 48 * 1024  # bytes of shared memory that every card gives a block without being asked
 NUMBERS = 8  # of an optimizer's step
 BEGIN_THREADS = 512  # of the one block of `begin`
+RULES = ("sgd", "momentum", "nesterov", "adam", "adamw", "heavy_ball", "heavy_ball_nesterov")  # as update.cu has them
 FEW_CLASSES = 32  # that a thread of `middle` holds in registers
 
 REALS = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
-NO_RULE = ("-DRULE=sgd",)  # for the kernels beside `update`, which is compiled for its rule
 ITEMS = REALS | {np.dtype(np.float16): "f16", np.dtype(np.uint16): "bf16"}
 
 
@@ -333,7 +333,7 @@ def finish(
     expect(totals, np.float64, len(totals))
     first = 0 if gradient else C - 2
     arguments = (parts, where, real.type(scale), g, totals, np.int32(first), np.int32(K), np.int32(C))
-    kernel("update", "finish", real, item, NO_RULE)((-(-(C - first) // LANES),), BLOCK, arguments)
+    kernel("update", "finish", real, item)((-(-(C - first) // LANES),), BLOCK, arguments)
 
 
 def squares(v: Array, ends: Array, out: Array, item: np.dtype, *, weights: bool) -> None:
@@ -346,7 +346,7 @@ def squares(v: Array, ends: Array, out: Array, item: np.dtype, *, weights: bool)
     expect(ends, np.int64, len(ends))
     expect(out, real, LENGTHS)
     arguments = (v, ends, np.int32(len(ends) if weights else 0), out, np.int64(P))
-    kernel("update", "squares", real, item, NO_RULE)((LENGTHS,), (THREADS,), arguments)
+    kernel("update", "squares", real, item)((LENGTHS,), (THREADS,), arguments)
 
 
 def add_penalty(parts: Array, numbers: Array, rows: int, totals: Array, item: np.dtype) -> None:
@@ -356,7 +356,7 @@ def add_penalty(parts: Array, numbers: Array, rows: int, totals: Array, item: np
     expect(numbers, real, NUMBERS)
     expect(totals, np.float64, 3)
     arguments = (parts, numbers, np.float64(rows), totals, np.int32(LENGTHS))
-    kernel("update", "add_penalty", real, item, NO_RULE)((1,), (1,), arguments)
+    kernel("update", "add_penalty", real, item)((1,), (1,), arguments)
 
 
 def update(
@@ -378,14 +378,9 @@ def update(
     expect(lengths, real, LENGTHS)
     held_ends = np.int32(len(ends) if held else 0)
     arguments = (
-        w, g, s, copy, numbers, ends, held_ends, lengths, real.type(longest), np.int32(LENGTHS), np.int64(P)
+        np.int32(RULES.index(rule)), w, g, s, copy, numbers, ends, held_ends, lengths, real.type(longest), np.int32(LENGTHS), np.int64(P)
     )  # fmt: skip
-    update_kernel(rule, real, copy.dtype)(*flat(P), arguments)
-
-
-def update_kernel(rule: str, real: np.dtype, item: np.dtype) -> Any:
-    """`update`, compiled for the rule."""
-    return kernel("update", "update", real, item, (f"-DRULE={rule}",))
+    kernel("update", "update", real, copy.dtype)(*flat(P), arguments)
 
 
 def convert(w: Array, copy: Array) -> None:
@@ -393,4 +388,4 @@ def convert(w: Array, copy: Array) -> None:
     P, real = len(w), w.dtype
     expect(w, real, P)
     expect(copy, copy.dtype, P)
-    kernel("update", "convert", real, copy.dtype, NO_RULE)(*flat(P), (w, copy, np.int64(P)))
+    kernel("update", "convert", real, copy.dtype)(*flat(P), (w, copy, np.int64(P)))

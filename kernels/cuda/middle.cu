@@ -117,6 +117,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) middle(
         loss += z2[0][r][0];
         right += a[r][0];
     }
-    slot[C - 2] = loss;
-    slot[C - 1] = right;
+    slot[UNITS * CLASSES + CLASSES + UNITS] = loss;
+    slot[UNITS * CLASSES + CLASSES + UNITS + 1] = right;
 }

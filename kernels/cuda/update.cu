@@ -1,6 +1,6 @@
 // The end of a step: partial sums added up, then the optimizer's rule. REAL and ITEM: see real.cuh.
 //
-// P parameters, S arrays of state. RULE names the rule.
+// P parameters, S arrays of state.
 
 #include "real.cuh"
 #include "rules.cuh"
@@ -80,8 +80,11 @@ extern "C" __global__ void add_penalty(
     totals[2] += 0.5 * rows * ((const Step*)numbers)->l2 * sum;
 }
 
-// RULE over all parameters, and their copy as operands of products
+enum { SGD, MOMENTUM, NESTEROV, ADAM, ADAMW, HEAVY_BALL, HEAVY_BALL_NESTEROV };  // as RULES numbers them
+
+// The rule over all parameters, and their copy as operands of products
 extern "C" __global__ void update(
+    int rule,
     REAL* w,                // (P,)
     const REAL* g,          // (P,)
     REAL* s,                // (S, P)
@@ -105,7 +108,15 @@ extern "C" __global__ void update(
         sum = sqrt(sum);
         if (sum > longest) d *= longest / sum;
     }
-    rules::RULE(w, d, s, P, i, h);
+    switch (rule) {
+    case SGD: rules::sgd(w, d, s, P, i, h); break;
+    case MOMENTUM: rules::momentum(w, d, s, P, i, h); break;
+    case NESTEROV: rules::nesterov(w, d, s, P, i, h); break;
+    case ADAM: rules::adam(w, d, s, P, i, h); break;
+    case ADAMW: rules::adamw(w, d, s, P, i, h); break;
+    case HEAVY_BALL: rules::heavy_ball(w, d, s, P, i, h); break;
+    case HEAVY_BALL_NESTEROV: rules::heavy_ball_nesterov(w, d, s, P, i, h); break;
+    }
     keep(copy + i, w[i]);
 }
 

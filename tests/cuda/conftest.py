@@ -9,6 +9,7 @@ import fake_cupy
 import pytest
 
 import fastmlp.backends
+from fastmlp.backends.base import Backend
 
 # What keeps what it imported of cupy or numba.
 BOUND = ("fastmlp.backends.cupy", "fastmlp.backends.numba", "fastmlp.kernels.cuda.tensor", "fastmlp.kernels.cuda")
@@ -23,6 +24,18 @@ def forget() -> None:
         vars(sys.modules.get(package, fastmlp)).pop(module, None)
 
 
+def take_place(patch: pytest.MonkeyPatch):
+    """Put the stand-in for CuPy in its place."""
+    if fake_cupy.COMPILER is None:
+        pytest.skip("no C++ compiler to run the CUDA kernels on the CPU: install g++, or name one in CXX")
+    for name, module in {"cupy": fake_cupy, **fake_cupy.MODULES}.items():
+        patch.setitem(sys.modules, name, module)
+    from fastmlp.kernels.cuda import products
+
+    patch.setattr(products, "WORKSPACE", {True: 2**10, False: 2**10})  # the stand-in for cuBLAS needs none
+    return fake_cupy
+
+
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """No backend is loaded yet: the test may put any module in the place of cupy or numba."""
@@ -33,17 +46,17 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 
 @pytest.fixture
 def cupy(fresh: pytest.MonkeyPatch):
-    """The stand-in for CuPy, in its place."""
-    if fake_cupy.COMPILER is None:
-        pytest.skip("no C++ compiler to run the CUDA kernels on the CPU: install g++, or name one in CXX")
-    for name, module in {"cupy": fake_cupy, **fake_cupy.MODULES}.items():
-        fresh.setitem(sys.modules, name, module)
-    return fake_cupy
+    """The stand-in for CuPy, in its place, for a test that changes what is around it."""
+    return take_place(fresh)
 
 
-@pytest.fixture
-def emulated(cupy):
-    """The CuPy backend, probed and ready, over the stand-in."""
-    from fastmlp.backends.cupy import CupyBackend
+@pytest.fixture(scope="module")
+def emulated() -> Iterator[Backend]:
+    """The CuPy backend, probed and ready, over the stand-in, for the tests of a file."""
+    forget()
+    with pytest.MonkeyPatch.context() as patch:
+        take_place(patch)
+        from fastmlp.backends.cupy import CupyBackend
 
-    return CupyBackend()
+        yield CupyBackend()
+    forget()

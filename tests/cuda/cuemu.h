@@ -10,7 +10,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <csetjmp>
 #include <cstring>
+#include <deque>
+#include <memory>
 #include <numeric>
 #include <ucontext.h>
 #include <vector>
@@ -61,27 +64,29 @@ static Dimensions threadIdx, blockIdx, blockDim, gridDim;
 namespace cuemu {
 
 constexpr unsigned WARP = 32, STACK = 32 << 10;
-enum State { READY, AT_BARRIER, IN_WARP, DONE };
+enum State { NEW, READY, AT_BARRIER, IN_WARP, DONE };
 using Kernel = void (*)(void**);
 using Together = void (*)(void**);  // what a warp does at once, given a record of each lane
 
 struct Copy { void* to; const void* from; };  // of 16 bytes; from null: of zeros
 
 struct Fiber {
-    ucontext_t context;
-    State state;
+    State state = NEW;
+    bool started;
+    ucontext_t entry;
+    jmp_buf place;  // where it waits: unlike swapcontext, a jump there needs no system call
+    std::unique_ptr<char[]> stack = std::unique_ptr<char[]>(new char[STACK]);
     Together together;
     void* record;
     std::vector<std::vector<Copy>> copies;  // under way, a group each; the last is still open
 };
 
-static std::vector<Fiber> fibers;
-static std::vector<char> stacks;
+static std::deque<Fiber> fibers;  // they run one kernel after another
 static std::vector<unsigned char> dynamic;  // shared memory that the launch asked for, and a margin behind it
 static std::size_t dynamic_bytes;
 static unsigned char* dynamic_shared;
 static const char* failure;  // the first, or null
-static ucontext_t scheduler;
+static jmp_buf scheduler;
 static unsigned current;
 static Kernel kernel;
 static void** arguments;
@@ -104,20 +109,35 @@ static std::vector<unsigned> random_order(unsigned count)
 static void wait(State state)
 {
     fibers[current].state = state;
-    swapcontext(&fibers[current].context, &scheduler);
+    if (_setjmp(fibers[current].place) == 0) _longjmp(scheduler, 1);
 }
 
 static void run_thread()
 {
-    kernel(arguments);
-    wait(DONE);
+    for (;;) {
+        kernel(arguments);
+        wait(DONE);
+    }
 }
 
 static void resume(unsigned t)
 {
     current = t;
     threadIdx = {t % blockDim.x, t / blockDim.x % blockDim.y, t / (blockDim.x * blockDim.y)};
-    swapcontext(&scheduler, &fibers[t].context);
+    Fiber& fiber = fibers[t];
+    if (_setjmp(scheduler) != 0) return;  // it waits
+    if (fiber.started) _longjmp(fiber.place, 1);
+    fiber.started = true;
+    setcontext(&fiber.entry);
+}
+
+static void make(Fiber& fiber)
+{
+    getcontext(&fiber.entry);
+    fiber.entry.uc_stack.ss_sp = fiber.stack.get();
+    fiber.entry.uc_stack.ss_size = STACK;
+    makecontext(&fiber.entry, run_thread, 0);
+    fiber.started = false;
 }
 
 static void fail(const char* what)
@@ -161,10 +181,7 @@ static const char* run_block(unsigned threads)
     std::fill(dynamic.begin(), dynamic.end(), 0xff);
     for (unsigned t = 0; t < threads; t++) {
         fibers[t].copies.assign(1, {});
-        getcontext(&fibers[t].context);
-        fibers[t].context.uc_stack.ss_sp = &stacks[std::size_t(t) * STACK];
-        fibers[t].context.uc_stack.ss_size = STACK;
-        makecontext(&fibers[t].context, run_thread, 0);
+        if (fibers[t].state != DONE) make(fibers[t]);  // a new one, or stuck in a kernel that failed
         fibers[t].state = READY;
     }
     for (;;) {
@@ -196,8 +213,7 @@ static const char* launch(Kernel k, void** a, const unsigned* shape, unsigned se
     blockDim = {shape[3], shape[4], shape[5]};
     const unsigned threads = blockDim.x * blockDim.y * blockDim.z;
     if (threads > 1024) return "a block has at most 1024 threads";
-    fibers.resize(threads);
-    stacks.resize(std::size_t(threads) * STACK);
+    while (fibers.size() < threads) fibers.emplace_back();
     for (unsigned b : random_order(gridDim.x * gridDim.y * gridDim.z)) {
         blockIdx = {b % gridDim.x, b / gridDim.x % gridDim.y, b / (gridDim.x * gridDim.y)};
         if (const char* error = run_block(threads)) return error;

@@ -352,7 +352,7 @@ class OpTests:
         if states:
             self.close(device_s, s)
 
-    @pytest.mark.parametrize(("H", "O"), [(160, 10), (1, 1), (33, 26), (100, 3)])
+    @pytest.mark.parametrize(("H", "O"), [(160, 10), (33, 26)])
     @pytest.mark.parametrize(("n", "slots"), [(1, 9), (32, 9), (333, 9), (333, 2)])
     def test_middle_is_the_two_layers_and_the_loss(self, H, O, n, slots, monkeypatch):
         if not self.cuda.middle_fits(H, O, self.real):
@@ -387,7 +387,9 @@ class TestEmulated(OpTests):
     def backend(self, emulated):
         return emulated
 
-    def test_kernels_refuse_what_they_would_misread(self, cupy):
+    def test_kernels_refuse_what_they_would_misread(self):
+        import cupy
+
         cuda, z, b = self.cuda, cupy.zeros((4, 6), self.item), cupy.zeros(6, self.real)
         with pytest.raises(ValueError, match="strided"):
             cuda.add_bias(z[:, :3], b[:3], 0)

@@ -21,7 +21,7 @@ BLOCKS = 3  # that it must hold at once, to have work while some of them wait fo
 STATIC = 48 * 1024  # bytes of shared memory that a source may lay out itself
 TYPES = {"float-float": CARDS, "float-f16": CARDS, "float-bf16": [80, 120], "double-double": [75, 90]}  # REAL, ITEM
 NETS = {(784, 160, 10): list(PROCESSORS), (784, 256, 16): [80, 86, 90], (20, 100, 3): [90]}  # of the tensor cores
-OPTIONS = {"middle": ("-DUNITS=160", "-DCLASSES=10"), "update": ("-DRULE=adamw",)}
+MIDDLE = {"float": 160, "double": 96}  # hidden units, and threads, by REAL: all that ten classes leave room for
 NAMES = {path.stem for path in Path(cuda.__file__).parent.glob("*.cu")}
 PLAIN = sorted(name for name in NAMES if not name.startswith("tensor"))
 
@@ -63,22 +63,26 @@ def check(nvrtc: ctypes.CDLL, name: str, card: int, options: tuple[str, ...], th
     kernels = re.findall(r"Compiling entry function '(\w+)'", log)
     registers = [int(number) for number in re.findall(r"Used (\d+) registers", log)]
     spills = [int(number) for number in re.findall(r"(\d+) bytes spill", log)]
-    assert len(kernels) == len(registers) == len(spills) / 2 > 0, log
+    assert 0 < len(kernels) == len(registers) <= len(spills) / 2, log  # functions that are called have spills of their own
     assert not any(spills), log
     assert max(registers) * threads * blocks <= REGISTERS, log
     assert max(map(int, re.findall(r"(\d+) bytes smem", log)), default=0) <= STATIC, log
     assert "warning" not in log, log
 
 
-def types(pair: str) -> tuple[str, ...]:
+def options_of(name: str, pair: str) -> tuple[tuple[str, ...], int]:
+    """What a source is compiled with, and the threads of a block."""
     real, item = pair.split("-")
-    return f"-DREAL={real}", f"-DITEM={item}"
+    types = f"-DREAL={real}", f"-DITEM={item}"
+    if name == "middle":
+        return (*types, f"-DUNITS={MIDDLE[real]}", "-DCLASSES=10"), MIDDLE[real]
+    return types, cuda.THREADS
 
 
 @pytest.mark.parametrize(("pair", "card"), [(pair, card) for pair, cards in TYPES.items() for card in cards])
 @pytest.mark.parametrize("name", PLAIN)
 def test_compiles_without_spills(name, pair, card, nvrtc):
-    check(nvrtc, name, card, (*types(pair), *OPTIONS.get(name, ())), cuda.THREADS)
+    check(nvrtc, name, card, *options_of(name, pair))
 
 
 @pytest.mark.parametrize(("sizes", "capability"), [(net, card) for net, cards in NETS.items() for card in cards], ids=str)
@@ -101,8 +105,7 @@ def test_every_source_is_compiled():
 @pytest.mark.parametrize("name", ["rows", "layer", "middle"])
 def test_no_double_arithmetic_among_floats(name, nvrtc):
     """One stray double constant would run at a 64th of the rate on most cards."""
-    options = (*types("float-f16"), *OPTIONS.get(name, ()))
-    assert "f64" not in compiled(nvrtc, cuda.source(name), 90, options)["PTX"]
+    assert "f64" not in compiled(nvrtc, cuda.source(name), 90, options_of(name, "float-f16")[0])["PTX"]
 
 
 def test_no_double_arithmetic_in_tensor_kernels(nvrtc):
@@ -122,4 +125,4 @@ def test_other_memory_than_the_launcher_counts_is_found(nvrtc):
 
 def test_error_in_a_source_is_found(nvrtc):
     with pytest.raises(AssertionError, match="REALLY"):
-        compiled(nvrtc, cuda.source("rows").replace("REAL*", "REALLY*"), 90, types("float-float"))
+        compiled(nvrtc, cuda.source("rows").replace("REAL*", "REALLY*"), 90, options_of("rows", "float-float")[0])
