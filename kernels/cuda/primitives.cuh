@@ -11,9 +11,9 @@
 //
 // so two neighbouring C, rounded to halves, are an A.
 #pragma once
-#ifndef CUEMU
+#include "real.cuh"
 
-typedef unsigned short Half;  // the bits of a float16
+#ifndef CUEMU
 
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
 
@@ -110,9 +110,4 @@ __device__ inline unsigned low_bytes(unsigned v)
 __device__ inline unsigned high_bytes(unsigned v)
 {
     return subtract_halves(pick_bytes(v, 0x64646464, 0x4342), 0x64006400);
-}
-
-__device__ inline Half to_half(float value)
-{
-    return (Half)pack_halves(value, 0);
 }

@@ -35,21 +35,24 @@ __device__ inline void nesterov(REAL* w, REAL g, REAL* s, long long P, long long
     w[i] -= h.rate * (h.beta * s[i] + h.rest * d);
 }
 
-// m = beta m + (1 - beta) g; q = beta2 q + (1 - beta2) g^2; w -= shrink w + rate m / (sqrt(q) + epsilon)
-__device__ inline void adamw(REAL* w, REAL g, REAL* s, long long P, long long i, const Step& h)
+// m = beta m + (1 - beta) g; q = beta2 q + (1 - beta2) g^2; returns rate m / (sqrt(q) + epsilon)
+__device__ inline REAL adam_step(REAL d, REAL* s, long long P, long long i, const Step& h)
 {
-    const REAL d = g + h.l2 * w[i];
     s[i] = h.beta * s[i] + h.rest * d;
     s[P + i] = h.beta2 * s[P + i] + h.rest2 * (d * d);
-    w[i] -= h.shrink * w[i] + h.rate * s[i] / (sqrt(s[P + i]) + h.epsilon);
+    return h.rate * s[i] / (sqrt(s[P + i]) + h.epsilon);
 }
 
-// adamw without its decay
+// w -= adam_step
 __device__ inline void adam(REAL* w, REAL g, REAL* s, long long P, long long i, const Step& h)
 {
-    Step bare = h;
-    bare.shrink = 0;
-    adamw(w, g, s, P, i, bare);
+    w[i] -= adam_step(g + h.l2 * w[i], s, P, i, h);
+}
+
+// w -= shrink w + adam_step
+__device__ inline void adamw(REAL* w, REAL g, REAL* s, long long P, long long i, const Step& h)
+{
+    w[i] -= h.shrink * w[i] + adam_step(g + h.l2 * w[i], s, P, i, h);
 }
 
 // v = beta v - rate g; w += v

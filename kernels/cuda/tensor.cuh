@@ -21,7 +21,6 @@ enum : int {
 __host__ __device__ constexpr int spread(int bytes) { return ((bytes + 15) / 16 | 1) * 16; }
 
 __host__ __device__ constexpr int at_most(int value, int limit) { return value < limit ? value : limit; }
-__host__ __device__ constexpr int at_least(int value, int limit) { return value > limit ? value : limit; }
 
 // The row of X that is the n-th of the batch
 __device__ inline long long row_of(const int* index, int n)

@@ -67,6 +67,11 @@ class Forward(NamedTuple):
         """Rows of a block's tile."""
         return 16 * self.row_tiles * self.row_warps
 
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return 32 * self.unit_warps * self.row_warps
+
 
 class Gradient(NamedTuple):
     """Tiles of tensor_gradient.cu. A block takes input_warps * input_tiles * 16 inputs."""
@@ -77,6 +82,16 @@ class Gradient(NamedTuple):
     chunk: int  # rows that pass at a time
     stages: int
     shared: int  # bytes
+
+    @property
+    def inputs(self) -> int:
+        """Inputs of a block."""
+        return 16 * self.input_tiles * self.input_warps
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return 32 * self.unit_warps * self.input_warps
 
 
 class Work(NamedTuple):
@@ -145,8 +160,7 @@ def forward_shared(sizes: Sequence[int], warps: int, row_warps: int, row_tiles: 
     """Bytes of shared memory of tensor_forward.cu, which checks them."""
     columns, rows, classes = width(sizes[1]), 16 * row_tiles * row_warps, -(-sizes[2] // 8) * 8
     stage = rows * spread(chunk) + chunk * spread(2 * columns)
-    second = (columns + 8) * spread(32) + 4 * warps * rows * classes + rows * spread(32)
-    return max(FORWARD_STAGES * stage + second, 4 * (tail_size(sizes) + 2 * warps * row_warps))
+    return FORWARD_STAGES * stage + (columns + 8) * spread(32) + 4 * warps * rows * classes + rows * spread(32)
 
 
 @cache
@@ -279,9 +293,7 @@ def weight_gradient(work: Work, X: Array, index: Array | None, n: int) -> None:
     )
 
 
-def update(
-    work: Work, rule: str, parameters: Array, state: Array, step: Array, n: int, totals: Array
-) -> None:
+def update(work: Work, rule: str, parameters: Array, state: Array, step: Array, n: int, totals: Array) -> None:
     """The optimizer's `rule`, called by its name, with the gradient that the parts in `work` add up to.
 
     parameters (P,), state (S, P), step (8,) float32, the numbers of an `optimizers.Step`: l2 and shrink are taken as 0
@@ -303,9 +315,7 @@ def gradient(work: Work, g: Array, n: int, totals: Array) -> None:
     expect(g, np.float32, P)
     expect(totals, np.float64, len(totals))
     options = (*constants(work.sizes, None), "-DRULE=sgd")
-    kernel("tensor_update", "tensor_sum", options)(
-        (-(-(P + 2) // THREADS),), (THREADS,), (g, *parts(work, n), totals)
-    )
+    kernel("tensor_update", "tensor_sum", options)((-(-(P + 2) // THREADS),), (THREADS,), (g, *parts(work, n), totals))
 
 
 def parts(work: Work, n: int) -> tuple[Any, ...]:

@@ -15,29 +15,29 @@ constexpr int CHUNKS = (BYTES + CHUNK - 1) / CHUNK;   // the last may be shorter
 constexpr int CLASS_TILES = (O + 7) / 8;              // of 8, in z2 = a1 W2
 constexpr int CLASSES_UP = 8 * CLASS_TILES;
 
-// Shared memory, in bytes: the ring; W2 as halves; parts of z2; dz2 as halves. At the end, sums instead.
+// Shared memory, in bytes: the ring, and at the end sums in its place; W2 as halves; parts of z2; dz2 as halves.
 constexpr int X_PITCH = spread(CHUNK), W_PITCH = spread(2 * WIDTH), C_PITCH = spread(2 * 16);
 constexpr int STAGE = ROWS * X_PITCH + CHUNK * W_PITCH;
 constexpr int W2_AT = STAGES * STAGE;
 constexpr int Z2_AT = W2_AT + (WIDTH + 8) * C_PITCH;
 constexpr int DZ2_AT = Z2_AT + 4 * UNIT_WARPS * ROWS * CLASSES_UP;
-constexpr int SUMS = 4 * (TAIL + 2 * WARPS);
-static_assert(SHARED_BYTES == at_least(DZ2_AT + ROWS * C_PITCH, SUMS), "tensor.py and this file count differently");
+static_assert(SHARED_BYTES == DZ2_AT + ROWS * C_PITCH, "tensor.py and this file count differently");
+static_assert(4 * (TAIL + 2 * WARPS) <= W2_AT, "no room for the sums");
 static_assert(WIDTH == 8 * UNIT_TILES * UNIT_WARPS && O <= 16 && CHUNK % 16 == 0, "sizes the tiles cannot hold");
 
 // A thread's place: its warp's first row and unit within the tile, and g and t of its lane.
 struct Place { int row, unit, g, t; };
 
-// Where input k of a chunk lies in a stage. A lane reads four neighbouring bytes of X at once and takes them for columns
+// The row of W1 in a stage that is input k of a chunk. A lane reads four neighbouring bytes of X at once and takes them for columns
 // 2t, 2t+1, 2t+8, 2t+9 of a fragment A: within every 16 inputs, rows of W1 stand in that order.
-__device__ inline int slot(int k)
+__device__ inline int input_row(int k)
 {
     return (k & ~15) | (k & 2) << 2 | (k >> 1 & 6) | (k & 1);
 }
 
 // Sends a chunk of X, (ROWS, CHUNK) bytes, and of W1, (CHUNK, WIDTH) halves, on its way into a stage.
 __device__ inline void copy_chunk(
-    unsigned char* stage, const unsigned char* X, const int* index, const Half* W1, int first, int chunk, int N)
+    unsigned char* stage, const unsigned char* X, const int* index, const f16* W1, int first, int chunk, int N)
 {
     constexpr int X_PARTS = CHUNK / 16, W_PARTS = WIDTH / 8;  // of 16 bytes, in a row
     const int k = chunk * CHUNK;
@@ -51,7 +51,7 @@ __device__ inline void copy_chunk(
     for (int c = threadIdx.x; c < CHUNK * W_PARTS; c += THREADS) {
         const int input = c / W_PARTS, part = c % W_PARTS;
         if (BYTES % CHUNK == 0 || k + input < BYTES)
-            copy_16(stage + slot(input) * W_PITCH + 16 * part, W1 + (k + input) * WIDTH + 8 * part, true);
+            copy_16(stage + input_row(input) * W_PITCH + 16 * part, W1 + (k + input) * WIDTH + 8 * part, true);
     }
 }
 
@@ -175,7 +175,7 @@ struct Sums {
 
 // dz1 = (dz2 W2^T) * (a1 > 0), written out; adds to db1, dW2 and db2.
 __device__ inline void backward(
-    Half* dz1, Sums& sums, const unsigned (&a1)[ROW_TILES][UNIT_TILES][2], const unsigned char* dz2,
+    f16* dz1, Sums& sums, const unsigned (&a1)[ROW_TILES][UNIT_TILES][2], const unsigned char* dz2,
     const unsigned char* W2, Place at, int first, int N)
 {
     constexpr unsigned ONES = 0x3c003c00;
@@ -260,8 +260,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) tensor_forward(
     const float* weight,      // (N,)        of the batch's rows; null: 1 each
     float pixel,              //             what a 1 in X stands for: 1 / 255
     const float* parameters,  // (P,)
-    const Half* W1,           // (BYTES, WIDTH)  the first layer's weights, 0 behind the inputs and the units
-    Half* dz1,                // (N, WIDTH)
+    const f16* W1,           // (BYTES, WIDTH)  the first layer's weights, 0 behind the inputs and the units
+    f16* dz1,                // (N, WIDTH)
     float* tails,             // (gridDim.x, TAIL)
     int N)
 {
@@ -281,7 +281,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) tensor_forward(
 
     for (int i = threadIdx.x; i < (WIDTH + 8) * 16; i += THREADS) {
         const int h = i / 16, o = i % 16;
-        ((Half*)(W2 + h * C_PITCH))[o] = to_half(h < H && o < O ? b1[H + h * O + o] : 0);
+        keep((f16*)(W2 + h * C_PITCH) + o, h < H && o < O ? b1[H + h * O + o] : 0);
     }
     float z1[ROW_TILES][UNIT_TILES][4] = {};
     Sums sums = {};
@@ -302,6 +302,5 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) tensor_forward(
         __syncthreads();
         backward(dz1, sums, a1, dz2, W2, at, first, N);
     }
-    __syncthreads();
     write_sums(tails + (long long)blockIdx.x * TAIL, (float*)shared, sums, at);
 }

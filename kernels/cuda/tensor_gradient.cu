@@ -15,23 +15,24 @@ constexpr int STAGE = CHUNK * (X_PITCH + D_PITCH);
 static_assert(SHARED_BYTES == STAGES * STAGE, "tensor.py and this file count differently");
 static_assert(WIDTH == 8 * UNIT_TILES * UNIT_WARPS && CHUNK % 16 == 0, "sizes the tiles cannot hold");
 
-// Sends rows of X, (CHUNK, BLOCK_INPUTS) bytes, and of dz1, (CHUNK, WIDTH) halves, on their way into a stage; 0 from
-// row `end` on.
+// Sends rows of X, (CHUNK, BLOCK_INPUTS) bytes, and of dz1, (CHUNK, WIDTH) halves, on their way into a stage; 0
+// behind the last row.
 __device__ inline void copy_chunk(
-    unsigned char* stage, const unsigned char* X, const int* index, const Half* dz1, int input, int first, int end)
+    unsigned char* stage, const unsigned char* X, const int* index, const f16* dz1, int input, int first, int N)
 {
     constexpr int X_PARTS = BLOCK_INPUTS / 16, D_PARTS = WIDTH / 8;  // of 16 bytes, in a row
     for (int c = threadIdx.x; c < CHUNK * X_PARTS; c += THREADS) {
         const int row = c / X_PARTS, byte = c % X_PARTS * 16;
-        const bool there = first + row < end && input + byte < BYTES;
-        const long long m = first + row < end ? row_of(index, first + row) : 0;
-        copy_16(stage + row * X_PITCH + byte, X + (there ? m * BYTES + input + byte : 0), there);
+        const bool there = first + row < N && input + byte < BYTES;
+        const long long at = there ? row_of(index, first + row) * BYTES + input + byte : 0;
+        copy_16(stage + row * X_PITCH + byte, X + at, there);
     }
     stage += CHUNK * X_PITCH;
     for (int c = threadIdx.x; c < CHUNK * D_PARTS; c += THREADS) {
         const int row = c / D_PARTS, part = c % D_PARTS;
-        const bool there = first + row < end;
-        copy_16(stage + row * D_PITCH + 16 * part, dz1 + (there ? (long long)(first + row) * WIDTH + 8 * part : 0), there);
+        const bool there = first + row < N;
+        const long long at = there ? (long long)(first + row) * WIDTH + 8 * part : 0;
+        copy_16(stage + row * D_PITCH + 16 * part, dz1 + at, there);
     }
 }
 
@@ -80,7 +81,7 @@ __device__ inline void multiply_chunk(
 extern "C" __global__ void __launch_bounds__(THREADS, 1) tensor_gradient(
     const unsigned char* X,  // (M, BYTES)
     const int* index,        // (N,)        rows of X in the order of the batch; null: the first N
-    const Half* dz1,         // (N, WIDTH)
+    const f16* dz1,         // (N, WIDTH)
     float* heads,            // (gridDim.y, HEAD)
     int N,
     int share)               // rows of a share, a multiple of CHUNK
@@ -89,10 +90,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) tensor_gradient(
     const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     const int block_input = (int)blockIdx.x * BLOCK_INPUTS, input = warp / UNIT_WARPS * WARP_INPUTS;
     const int unit = warp % UNIT_WARPS * WARP_UNITS;
-    const int first = (int)blockIdx.y * share, end = at_most(first + share, N);
-    const int chunks = (end - first + CHUNK - 1) / CHUNK;
+    const int first = (int)blockIdx.y * share, chunks = (at_most(share, N - first) + CHUNK - 1) / CHUNK;
     const auto copy = [&](int c) {
-        if (c < chunks) copy_chunk(shared + c % STAGES * STAGE, X, index, dz1, block_input, first + c * CHUNK, end);
+        if (c < chunks) copy_chunk(shared + c % STAGES * STAGE, X, index, dz1, block_input, first + c * CHUNK, N);
         end_copies();
     };
 

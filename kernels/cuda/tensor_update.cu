@@ -29,9 +29,9 @@ __device__ inline void add_totals(int which, const float* tails, int blocks, dou
 }
 
 // Puts weight i of the first layer into its place among W1's halves.
-__device__ inline void write_half(Half* W1, int i, float weight)
+__device__ inline void write_half(f16* W1, int i, float weight)
 {
-    W1[i / H * WIDTH + i % H] = to_half(weight);
+    keep(W1 + i / H * WIDTH + i % H, weight);
 }
 
 extern "C" __global__ void tensor_update(
@@ -42,7 +42,7 @@ extern "C" __global__ void tensor_update(
     int splits,
     const float* tails,  // (blocks, TAIL)
     int blocks, float scale, float pixel,
-    Half* W1,            // (BYTES, WIDTH)
+    f16* W1,            // (BYTES, WIDTH)
     double* totals)      // (2,)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -77,7 +77,7 @@ extern "C" __global__ void tensor_sum(
 // W1 as halves, where another hand has moved it
 extern "C" __global__ void tensor_halves(
     const float* w,  // (P,)
-    Half* W1)        // (BYTES, WIDTH)
+    f16* W1)        // (BYTES, WIDTH)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < HEAD) write_half(W1, i, w[i]);

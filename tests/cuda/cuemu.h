@@ -7,6 +7,7 @@
 // races between blocks, bank conflicts, and memory order on real cards.
 #pragma once
 #define CUEMU
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <csetjmp>
@@ -31,6 +32,31 @@ using std::exp, std::expm1, std::fabs, std::log, std::pow, std::sqrt, std::tanh;
 
 static inline unsigned __float_as_uint(float v) { unsigned bits; std::memcpy(&bits, &v, 4); return bits; }
 static inline float __uint_as_float(unsigned bits) { float v; std::memcpy(&v, &bits, 4); return v; }
+
+// ---- real.cuh
+
+static float cvt_f32_f16(unsigned short bits)
+{
+    const unsigned exponent = bits >> 10 & 31, fraction = bits & 1023;
+    const float size = exponent == 31 ? (fraction ? NAN : INFINITY)
+        : std::ldexp(float(fraction + (exponent ? 1024 : 0)), int(exponent ? exponent : 1) - 25);
+    return bits >> 15 ? -size : size;
+}
+
+// To the nearest, of two as near the even one.
+static unsigned short cvt_f16_f32(float value)
+{
+    const float size = std::fabs(value);
+    const unsigned sign = std::signbit(value) ? 0x8000 : 0;
+    if (std::isnan(value)) return 0x7fff;
+    if (size >= 65520) return sign | 0x7c00;
+    if (size == 0) return sign;
+    int exponent;
+    std::frexp(size, &exponent);
+    const int step = std::max(exponent - 11, -24);  // a half counts in 2^step here; nearbyint rounds to even
+    const unsigned count = unsigned(std::nearbyint(std::ldexp(size, -step)));
+    return sign | (count + (step + 24) * 1024);     // a count of 2048 carries into the exponent
+}
 
 struct Dimensions { unsigned x, y, z; };
 static Dimensions threadIdx, blockIdx, blockDim, gridDim;
@@ -135,9 +161,9 @@ static bool run_warp(unsigned begin)
     void* records[WARP];
     for (unsigned lane = 0; lane < WARP; lane++) {
         records[lane] = fibers[begin + lane].record;
-        if (fibers[begin + lane].together != fibers[begin].together) fail("the lanes of a warp are in different places");
+        if (fibers[begin + lane].together != fibers[begin].together) fail("the lanes of a warp do different things");
     }
-    fibers[begin].together(records);
+    if (!failure) fibers[begin].together(records);
     return true;
 }
 
@@ -216,45 +242,20 @@ static void __syncwarp() { __shfl_xor_sync(0xffffffff, 0, 0); }
 
 // ---- primitives.cuh. Lane 4 g + t holds of every matrix what is said there.
 
-typedef unsigned short Half;
-
 #define DYNAMIC_SHARED(name) unsigned char* name = cuemu::dynamic_shared
 #define __expf std::exp  // glibc has the names for other things
 #define __logf std::log
 
 namespace cuemu {
 
-static float from_half(Half bits)
-{
-    const unsigned exponent = bits >> 10 & 31, fraction = bits & 1023;
-    const float size = exponent == 31 ? (fraction ? NAN : INFINITY)
-        : std::ldexp(float(fraction + (exponent ? 1024 : 0)), int(exponent ? exponent : 1) - 25);
-    return bits >> 15 ? -size : size;
-}
-
 struct Halves {  // every half as a float
     std::vector<float> value;
-    Halves() : value(1 << 16) { for (unsigned bits = 0; bits < value.size(); bits++) value[bits] = from_half(Half(bits)); }
+    Halves() : value(1 << 16) { for (unsigned bits = 0; bits < value.size(); bits++) value[bits] = cvt_f32_f16(bits); }
 };
 static const Halves halves;
 
 static float low(unsigned pair) { return halves.value[pair & 0xffff]; }
 static float high(unsigned pair) { return halves.value[pair >> 16]; }
-
-// To the nearest, of two as near the even one.
-static Half rounded(float value)
-{
-    const float size = std::fabs(value);
-    const unsigned sign = std::signbit(value) ? 0x8000 : 0;
-    if (std::isnan(value)) return 0x7fff;
-    if (size >= 65520) return sign | 0x7c00;
-    if (size == 0) return sign;
-    int exponent;
-    std::frexp(size, &exponent);
-    const int step = std::max(exponent - 11, -24);  // a half counts in 2^step here; nearbyint rounds to even
-    const unsigned count = unsigned(std::nearbyint(std::ldexp(size, -step)));
-    return sign | (count + (step + 24) * 1024);     // a count of 2048 carries into the exponent
-}
 
 static bool divides(const void* address, unsigned bytes) { return reinterpret_cast<std::uintptr_t>(address) % bytes == 0; }
 
@@ -324,7 +325,7 @@ template <int count> void load_transposed(unsigned* r, const void* row)
             for (int q = 0; q < count; q++) {
                 const auto half = [&](int i) {
                     const void* row = static_cast<Record*>(records[8 * q + lane % 4 * 2 + i])->row;
-                    return unsigned(static_cast<const Half*>(row)[lane / 4]);
+                    return unsigned(static_cast<const unsigned short*>(row)[lane / 4]);
                 };
                 static_cast<Record*>(records[lane])->r[q] = half(0) | half(1) << 16;
             }
@@ -363,14 +364,9 @@ static unsigned pick_bytes(unsigned a, unsigned b, unsigned selector)
     return picked;
 }
 
-static unsigned pack_halves(float low, float high) { return cuemu::rounded(low) | cuemu::rounded(high) << 16; }
+static unsigned pack_halves(float low, float high) { return cvt_f16_f32(low) | cvt_f16_f32(high) << 16; }
 
 static unsigned subtract_halves(unsigned a, unsigned b)
 {
     return pack_halves(cuemu::low(a) - cuemu::low(b), cuemu::high(a) - cuemu::high(b));
 }
-
-// ---- real.cuh
-
-static unsigned short cvt_f16_f32(float value) { return cuemu::rounded(value); }
-static float cvt_f32_f16(unsigned short bits) { return cuemu::halves.value[bits]; }

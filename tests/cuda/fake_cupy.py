@@ -24,11 +24,11 @@ import numpy as np
 __version__ = "0.0-emulated"
 
 COMPILER = os.environ.get("CXX") or next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
-GUARD = 64  # bytes before and behind every array that no kernel may write
+GUARD = 1024  # bytes before and behind every array that no kernel may write
 POISON = 0xFF  # as a float a NaN, as an index -1
 TYPES = {
     "unsigned char": np.uint8, "int": np.int32, "long long": np.int64, "unsigned long long": np.uint64,
-    "float": np.float32, "double": np.float64, "f16": np.float16, "bf16": np.uint16, "Half": np.float16,
+    "float": np.float32, "double": np.float64, "f16": np.float16, "bf16": np.uint16,
 }  # fmt: skip
 
 host_reads = 0  # copies to the host: on a GPU each one waits

@@ -1,26 +1,29 @@
-"""Every CUDA source compiles for every generation of cards, without spilling registers. Needs no GPU and no driver."""
+"""Every CUDA source compiles for every generation of cards, without spilling registers, within what a card has.
+
+Needs no GPU and no driver.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import importlib.metadata
 import re
+from pathlib import Path
 
 import pytest
 from fastmlp.kernels import cuda
+from fastmlp.kernels.cuda import tensor
+from tensor_cases import PROCESSORS, SHARED
 
-CARDS = [75, 80, 86, 89, 90, 100, 120]  # compute capabilities: Turing to Blackwell
-SIZES = {"middle": ("-DUNITS=160", "-DCLASSES=10")}  # constants of a source that has some
-SOURCES = ["rows", "layer", "loss", "update", "middle"]
-TYPES = [("float", "float"), ("float", "f16"), ("float", "bf16"), ("double", "double")]  # REAL, ITEM
-THREADS = {"middle": 160, "begin": cuda.BEGIN_THREADS}  # of a block; of all others cuda.THREADS
-# Every type on two cards, the usual ones on all.
-CASES = [
-    (name, card, *types) for name in SOURCES for card in CARDS for types in TYPES[: 4 if card in (80, 120) else 2]
-    if (name, types) != ("middle", ("double", "double"))  # it would not fit into shared memory: see middle_fits
-]  # fmt: skip
+CARDS = list(SHARED)  # compute capabilities: Turing to Blackwell
 REGISTERS = 65536  # of a multiprocessor
 BLOCKS = 3  # that it must hold at once, to have work while some of them wait for memory
+STATIC = 48 * 1024  # bytes of shared memory that a source may lay out itself
+TYPES = {"float-float": CARDS, "float-f16": CARDS, "float-bf16": [80, 120], "double-double": [75, 90]}  # REAL, ITEM
+NETS = {(784, 160, 10): list(PROCESSORS), (784, 256, 16): [80, 86, 90], (20, 100, 3): [90]}  # of the tensor cores
+MIDDLE = {"float": 160, "double": 96}  # hidden units, and threads, by REAL: all that ten classes leave room for
+NAMES = {path.stem for path in Path(cuda.__file__).parent.glob("*.cu")}
+PLAIN = sorted(name for name in NAMES if not name.startswith("tensor"))
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +37,9 @@ def nvrtc() -> ctypes.CDLL:
     return ctypes.CDLL(str(library.locate()))
 
 
-def compiled(nvrtc: ctypes.CDLL, code: str, card: int, *more: str) -> dict[str, str]:
+def compiled(nvrtc: ctypes.CDLL, code: str, card: int, options: tuple[str, ...]) -> dict[str, str]:
     """The "ProgramLog", "PTX" and "CUBIN" of `code`. AssertionError, with the log, if it does not compile."""
-    program, options = ctypes.c_void_p(), [f"-arch=sm_{card}", "--ptxas-options=-v", *more]
+    program, options = ctypes.c_void_p(), (f"-arch=sm_{card}", "-ftz=true", "--ptxas-options=-v", *options)
     nvrtc.nvrtcCreateProgram(ctypes.byref(program), code.encode(), b"kernels.cu", 0, None, None)
     listed = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
     failed = nvrtc.nvrtcCompileProgram(program, len(options), listed)
@@ -52,35 +55,74 @@ def compiled(nvrtc: ctypes.CDLL, code: str, card: int, *more: str) -> dict[str, 
     return results
 
 
-def options(name: str, real: str, item: str) -> tuple[str, ...]:
-    """The options that the launchers give."""
-    return f"-DREAL={real}", f"-DITEM={item}", *SIZES.get(name, ())
-
-
-@pytest.mark.parametrize(("name", "card", "real", "item"), CASES)
-def test_compiles_without_spills(name, card, real, item, nvrtc, record_property):
-    results = compiled(nvrtc, cuda.source(name), card, *options(name, real, item))
+def check(nvrtc: ctypes.CDLL, name: str, card: int, options: tuple[str, ...], threads: int, blocks: int = BLOCKS) -> None:
+    """It compiles without a word, spills nothing, and a multiprocessor can hold so many blocks of so many threads."""
+    results = compiled(nvrtc, cuda.source(name), card, options)
     assert results["CUBIN"].startswith("\x7fELF")
     log = results["ProgramLog"]
     kernels = re.findall(r"Compiling entry function '(\w+)'", log)
     registers = [int(number) for number in re.findall(r"Used (\d+) registers", log)]
     spills = [int(number) for number in re.findall(r"(\d+) bytes spill", log)]
-    assert 0 < len(kernels) == len(registers) <= len(spills) / 2, log  # functions that are called count there too
+    assert 0 < len(kernels) == len(registers) <= len(spills) / 2, log  # functions that are called have spills of their own
     assert not any(spills), log
-    for kernel, used in zip(kernels, registers, strict=True):
-        record_property(f"registers of {kernel}", used)
-        assert used * THREADS.get(kernel, cuda.THREADS) * BLOCKS <= REGISTERS, log
+    assert max(registers) * threads * blocks <= REGISTERS, log
+    assert max(map(int, re.findall(r"(\d+) bytes smem", log)), default=0) <= STATIC, log
     assert "warning" not in log, log
 
 
-@pytest.mark.parametrize("name", ["rows", "layer", "loss", "middle"])
+def options_of(name: str, pair: str) -> tuple[tuple[str, ...], int]:
+    """What a source is compiled with, and the threads of a block."""
+    real, item = pair.split("-")
+    types = f"-DREAL={real}", f"-DITEM={item}"
+    if name == "middle":
+        return (*types, f"-DUNITS={MIDDLE[real]}", "-DCLASSES=10"), MIDDLE[real]
+    return types, cuda.THREADS
+
+
+@pytest.mark.parametrize(("pair", "card"), [(pair, card) for pair, cards in TYPES.items() for card in cards])
+@pytest.mark.parametrize("name", PLAIN)
+def test_compiles_without_spills(name, pair, card, nvrtc):
+    check(nvrtc, name, card, *options_of(name, pair))
+
+
+@pytest.mark.parametrize(("sizes", "capability"), [(net, card) for net, cards in NETS.items() for card in cards], ids=str)
+def test_tensor_kernels_fit_the_card(sizes, capability, nvrtc):
+    card = tensor.Card(capability, PROCESSORS[capability], SHARED[capability])
+    for tiles in {tensor.forward_tiles(sizes, n, card) for n in (128, 42_000)}:
+        assert tiles.shared <= card.shared
+        check(nvrtc, "tensor_forward", capability, tensor.constants(sizes, tiles), tiles.threads, 1)
+    tiles = tensor.gradient_tiles(sizes, card)
+    assert tiles.shared <= card.shared
+    check(nvrtc, "tensor_gradient", capability, tensor.constants(sizes, tiles), tiles.threads, 1)
+    options = (*tensor.constants(sizes, None), "-DRULE=adamw")
+    check(nvrtc, "tensor_update", capability, options, cuda.THREADS, 4)
+
+
+def test_every_source_is_compiled():
+    assert NAMES == {*PLAIN, "tensor_forward", "tensor_gradient", "tensor_update"}
+
+
+@pytest.mark.parametrize("name", ["rows", "layer", "middle"])
 def test_no_double_arithmetic_among_floats(name, nvrtc):
     """One stray double constant would run at a 64th of the rate on most cards."""
-    ptx = compiled(nvrtc, cuda.source(name), 90, *options(name, "float", "f16"))["PTX"]
-    assert ".f32" in ptx
-    assert ".f64" not in ptx
+    assert "f64" not in compiled(nvrtc, cuda.source(name), 90, options_of(name, "float-f16")[0])["PTX"]
+
+
+def test_no_double_arithmetic_in_tensor_kernels(nvrtc):
+    card, sizes = tensor.Card(90, 132, SHARED[90]), (20, 12, 3)
+    tiles = {"tensor_forward": tensor.forward_tiles(sizes, 128, card), "tensor_gradient": tensor.gradient_tiles(sizes, card)}
+    for name, of in tiles.items():
+        assert "f64" not in compiled(nvrtc, cuda.source(name), 90, tensor.constants(sizes, of))["PTX"]
+
+
+def test_other_memory_than_the_launcher_counts_is_found(nvrtc):
+    card, sizes = tensor.Card(90, 132, SHARED[90]), (20, 12, 3)
+    tiles = tensor.forward_tiles(sizes, 128, card)
+    with pytest.raises(AssertionError, match="count differently"):
+        options = tensor.constants(sizes, tiles._replace(shared=tiles.shared + 16))
+        compiled(nvrtc, cuda.source("tensor_forward"), 90, options)
 
 
 def test_error_in_a_source_is_found(nvrtc):
     with pytest.raises(AssertionError, match="REALLY"):
-        compiled(nvrtc, cuda.source("rows").replace("REAL*", "REALLY*"), 90, *options("rows", "float", "float"))
+        compiled(nvrtc, cuda.source("rows").replace("REAL*", "REALLY*"), 90, options_of("rows", "float-float")[0])
