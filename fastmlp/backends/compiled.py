@@ -231,26 +231,6 @@ class Panel(NamedTuple):
     moves: Any  # Moves of (I + 1) * (last - first) parameters: the columns of W[0], then those of b[0]
 
 
-@compiled
-def exchange(flat, H, panel, part, back):
-    """Copy a panel's columns from all parameters, or one of their states, flat (P,), to part, or back."""
-    width = panel.last - panel.first
-    for row in range(len(part) // max(width, 1)):  # I + 1 rows; loops, since Numba takes seconds over slices
-        for column in range(width):
-            if back:
-                flat[row * H + panel.first + column] = part[row * width + column]
-            else:
-                part[row * width + column] = flat[row * H + panel.first + column]
-
-
-@compiled
-def exchange_all(moves, H, panel, back):
-    """`exchange` for the parameters and their state."""
-    exchange(moves.w, H, panel, panel.moves.w, back)
-    exchange(moves.s[0], H, panel, panel.moves.s[0], back)
-    exchange(moves.s[1], H, panel, panel.moves.s[1], back)
-
-
 def forward_rest(net, z, a, h, drop):
     """`forward` from the first layer's z on."""
 
@@ -357,17 +337,8 @@ def epoch_in_tiles(thread, task, moves, tile, dW, db, batch_size):
 @compiled
 def epoch_in_phases(thread, task, moves, panel, batch, batch_size):
     """One thread's part of an epoch of small batches, whose buffers all threads share."""
-    H = task.net.W[0].shape[1]
-    exchange_all(moves, H, panel, False)
-    transpose(task.net, thread, task.threads)
-    steps_in_phases(thread, task, moves, panel, batch, batch_size)
-    exchange_all(moves, H, panel, True)
-
-
-@compiled
-def steps_in_phases(thread, task, moves, panel, batch, batch_size):
-    """The steps of `epoch_in_phases`."""
     net, phase = task.net, 0
+    transpose(net, thread, task.threads)
     I = net.W[0].shape[0]
     columns = panel.moves.w.reshape(I + 1, panel.last - panel.first)
     W, b = columns[:I], columns[I]

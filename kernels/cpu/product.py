@@ -124,7 +124,9 @@ def loops(typingctx, real, finish, a, a_row, a_step, b, b_row, start, start_row,
                 to = builder.add(panel, builder.mul(k.index, I64(vectors * width)))
                 for j in range(vectors):
                     source = B.moved(builder, k.index, I64(j * width)).address
-                    store(builder, load_lanes(builder, source, vector, size, mask), builder.add(to, I64(j * width)), size)
+                    store(
+                        builder, load_lanes(builder, source, vector, size, mask), builder.add(to, I64(j * width)), size
+                    )
             row = builder.select(copies, I64(vectors * width), B.row)
             return Matrix(builder.select(copies, panel, B.address), row)
 
