@@ -10,7 +10,7 @@ import numpy as np
 
 from fastmlp.backends import load
 from fastmlp.backends.base import Backend
-from fastmlp.network import softmax
+from fastmlp.network import Network, softmax
 
 from .contract import Predictor, Trainer
 from .jobs import Job
@@ -79,7 +79,7 @@ def prediction_checks(job: Job) -> tuple[Callable[[Predictor, Any], None], Calla
 
     @cache
     def expected() -> np.ndarray:
-        return softmax(numpy_backend().plan(job.sizes, job.start(), job.threads).logits(job.raw))  # (N, O)
+        return softmax(numpy_backend().plan(Network(job.sizes), job.start(), job.threads).logits(job.raw))  # (N, O)
 
     def check_proba(predictor: Predictor, found: np.ndarray) -> None:
         worst = np.abs(found - expected()).max()

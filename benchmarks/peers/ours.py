@@ -10,7 +10,8 @@ import numpy as np
 import fastmlp
 from fastmlp.backends import CLASSES, load
 from fastmlp.backends.base import Backend, Rows
-from fastmlp.optimizers import OPTIMIZERS
+from fastmlp.network import Network
+from fastmlp.optimizers import OPTIMIZERS, Settings
 
 from .jobs import Job
 
@@ -24,19 +25,11 @@ class Ours:
     def __init__(self, job: Job, backend: Backend, threads: int):
         self.name = f"fastmlp {backend.name}"
         self.start = job.start()
-        self.plan = backend.plan(job.sizes, job.start(), threads)
-        self.learner = self.plan.learner(OPTIMIZERS[job.optimizer], job.rate, job.beta)
+        self.plan = backend.plan(Network(job.sizes), job.start(), threads)
+        self.learner = self.plan.learner(OPTIMIZERS[job.optimizer], Settings(beta=job.beta))
+        self.rate = job.rate
         self.rows = Rows(job.raw, job.y)
         self.batch = min(job.batch, len(job.y))
-
-    @property
-    def rate(self) -> float:
-        """The learning rate of the next epoch."""
-        return self.learner.learning_rate
-
-    @rate.setter
-    def rate(self, rate: float) -> None:
-        self.learner.learning_rate = rate
 
     def restart(self) -> None:
         """Back to the start."""
@@ -46,7 +39,9 @@ class Ours:
 
     def epoch(self, order: np.ndarray | None) -> float:
         """One epoch, as `fastmlp.train` runs it."""
-        return self.learner.epoch(self.rows if order is None else replace(self.rows, index=order), self.batch)[0]
+        rows = self.rows if order is None else replace(self.rows, index=order)
+        rates = np.full(-(-len(rows) // self.batch), self.rate)  # (steps,)
+        return self.learner.epoch(rows, self.batch, rates).loss
 
     def parameters(self) -> np.ndarray:
         """All parameters (P,)."""
