@@ -52,7 +52,7 @@ def affine(x: np.ndarray, W: np.ndarray, b: np.ndarray, out: np.ndarray, relu: b
 
 def softmax_cross_entropy(
     z: np.ndarray, y: np.ndarray, scale: float, dz: np.ndarray, totals: np.ndarray, weight: np.ndarray | None = None,
-    numbers: Sequence[float] | np.ndarray = (0.0, 0.0),
+    numbers: Sequence[float] | np.ndarray = (0.0, 0.0, 0.0),
 ) -> None:  # fmt: skip
     """dz = (softmax(z) - target) * scale; totals += [sum of losses, right answers]. z, dz (N, O), y, weight (N,)."""
     if weight is not None or any(numbers):

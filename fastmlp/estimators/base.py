@@ -172,3 +172,10 @@ class BaseMLP(BaseEstimator, ABC):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def keep(model: Any, given: dict[str, Any]) -> None:
+    """Keep the arguments of a constructor, as they were given, under their own names."""
+    for name, value in given.items():
+        if name != "self":
+            setattr(model, name, value)

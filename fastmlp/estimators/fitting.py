@@ -107,11 +107,8 @@ class StochasticFit:
         model.t_ += self.n
         model.loss_ = model._loss_share() * epoch.train.loss + epoch.train.penalty
         model.loss_curve_.append(model.loss_)
-        model.history_.add(
-            train_loss=model.loss_, train_accuracy=epoch.train.accuracy if model._one_label() else None,
-            validation_loss=seen and seen.loss, validation_accuracy=seen and seen.accuracy,
-            validation_score=seen and seen.score, seconds=epoch.seconds,
-        )  # fmt: skip
+        accuracy = epoch.train.accuracy if model._one_label() else None
+        model.history_.append((model.loss_, accuracy), seen, epoch.seconds)
         if model.verbose:
             print(f"Iteration {model.n_iter_}, loss = {model.loss_:.8f}")
             if model.early_stopping:

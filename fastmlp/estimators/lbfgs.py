@@ -44,7 +44,7 @@ def fit_lbfgs(model: Any, engine: Engine, data: Data) -> None:
 
     def after(intermediate_result: Any) -> None:
         loss = float(intermediate_result.fun)
-        model.history_.add(train_loss=loss)
+        model.history_.append((loss,), None, None)
         if model.verbose:
             print(f"Iteration {len(model.history_)}, loss = {loss:.8f}")
 
