@@ -16,7 +16,7 @@ class Validation(NamedTuple):
     """What held-out rows say after an epoch."""
 
     loss: float  # without the penalty
-    accuracy: float | None  # of a classifier with one label a row
+    accuracy: float | None  # of a classifier with one label a row; every row counts the same
     score: float  # greater is better; NaN where the network has no finite output
 
 
@@ -43,7 +43,7 @@ def validator(model: Any, engine: Engine, held_out: Data) -> Callable[[], Valida
             return math.nan
         if scorer == "loss":
             return -loss
-        if scorer is None and one_label:
+        if scorer is None and one_label and weight is None:
             return accuracy
         if scorer is None:
             return float(bare.score(X, y, held_out.weight))
