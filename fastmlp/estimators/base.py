@@ -51,8 +51,8 @@ class BaseMLP(BaseEstimator, ABC):
         """Whether each row has one label, so that answers can be counted."""
 
     @abstractmethod
-    def _checked(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
-        """X (N, I) and y, checked as scikit-learn checks them."""
+    def _checked(self, X: Any, y: Any, types: Any, reset: bool) -> tuple[Any, Any]:
+        """X (N, I) and y, checked as scikit-learn checks them, X of one of the floating `types`."""
 
     @abstractmethod
     def _weighted(self, y: Any, weight: np.ndarray | None, incremental: bool) -> np.ndarray | None:
@@ -63,7 +63,7 @@ class BaseMLP(BaseEstimator, ABC):
         check_activations(self.activation)
         check_together(self, incremental, validation_data)
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
-        X, y = self._checked(X, y, first)
+        X, y = self._checked(X, y, self._types(first), first)
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)  # (N,)
         self._learn_targets(y, incremental)
         data = Data(X, y, self._encode(y, X.dtype), self._weighted(y, weight, incremental))
@@ -82,9 +82,9 @@ class BaseMLP(BaseEstimator, ABC):
             )
         return self
 
-    def _types(self, reset: bool) -> Any:
+    def _types(self, first: bool) -> Any:
         """The floating types that X keeps; any other becomes the first of them."""
-        if not reset:
+        if not first:
             return self.coefs_[0].dtype
         return FLOATS if self.precision is None else np.dtype(self.precision)
 
@@ -92,7 +92,7 @@ class BaseMLP(BaseEstimator, ABC):
         """The user's own rows to validate on."""
         if not isinstance(given, tuple | list) or len(given) not in (2, 3):
             raise ValueError(f"validation_data: expected (X, y) or (X, y, sample_weight); got {type(given).__name__}")
-        X, y = self._checked(given[0], given[1], False)
+        X, y = self._checked(given[0], given[1], dtype, False)
         weight = None if len(given) == 2 else _check_sample_weight(given[2], X, dtype=np.float64)  # (N,)
         return Data(X, y, self._encode(y, dtype), weight)
 

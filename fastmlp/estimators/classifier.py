@@ -87,9 +87,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         with np.errstate(divide="ignore"):
             return np.log(self.predict_proba(X))
 
-    def _checked(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
+    def _checked(self, X: Any, y: Any, types: Any, reset: bool) -> tuple[Any, Any]:
         X, y = validate_data(
-            self, X, y, accept_sparse="csr", multi_output=True, dtype=self._types(reset), order="C", reset=reset
+            self, X, y, accept_sparse="csr", multi_output=True, dtype=types, order="C", reset=reset
         )
         return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
 

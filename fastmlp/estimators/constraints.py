@@ -10,6 +10,7 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 
 from fastmlp import backends
 from fastmlp.activations import ACTIVATIONS
+from fastmlp.estimators.callbacks import Callbacks
 from fastmlp.estimators.schedules import PLAIN, SHAPED
 
 STOCHASTIC = ("sgd", "adam", "adamw")
@@ -69,6 +70,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
 
 def check_together(model: Any, incremental: bool, validation_data: Any) -> None:
     """Raises ValueError where a parameter has no meaning beside the others, naming both and the remedy."""
+    Callbacks(model.callbacks)
     hidden = np.size(model.hidden_layer_sizes)
     full_batch = model.solver == "lbfgs"
     watched = model.early_stopping or validation_data is not None
@@ -92,7 +94,6 @@ def check_together(model: Any, incremental: bool, validation_data: Any) -> None:
             f"weight_decay is for solver='adamw'; solver={model.solver!r} has alpha, the L2 penalty",
         ),
         (model.dropout and not hidden, "dropout: there are no hidden units to leave out; set hidden_layer_sizes"),
-        (model.dropout == 1, "dropout: expected less than 1; 1 leaves out every hidden unit"),
         (
             model.warmup_epochs and model.learning_rate == "one_cycle",
             "warmup_epochs: learning_rate='one_cycle' has a warm-up of its own; leave one of them out",

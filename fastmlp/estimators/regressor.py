@@ -71,9 +71,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             return (0.5,)
         return tuple(float(q) for q in np.ravel(self.quantile))
 
-    def _checked(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
+    def _checked(self, X: Any, y: Any, types: Any, reset: bool) -> tuple[Any, Any]:
         X, y = validate_data(
-            self, X, y, accept_sparse="csr", multi_output=True, y_numeric=True, dtype=self._types(reset), order="C",
+            self, X, y, accept_sparse="csr", multi_output=True, y_numeric=True, dtype=types, order="C",
             reset=reset,
         )  # fmt: skip
         return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y

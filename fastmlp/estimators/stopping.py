@@ -62,7 +62,8 @@ class Patience:
         slower = schedule.slow_down()
         if model.verbose:
             what = "Validation score did not" if model.early_stopping else "Training loss did not"
-            then = f"Setting learning rate to {schedule.learning_rate:f}" if slower else "Stopping."
+            too_small = "Learning rate too small. " if schedule.kind == "adaptive" else ""
+            then = f"Setting learning rate to {schedule.learning_rate:f}" if slower else f"{too_small}Stopping."
             print(f"{what} improve more than tol={model.tol:f} for {model.n_iter_no_change} consecutive epochs. {then}")
         if slower:
             model._no_improvement_count = 0

@@ -29,23 +29,23 @@ def data(name):
     return scale(X)[:450], y[:450]
 
 
+SMALL = dict(hidden_layer_sizes=(8,), max_iter=10, random_state=3, threads=1)
 CLASSES = {"digits", "iris", "breast_cancer", "wine", "multilabel"}
 
 
 @pytest.fixture
 def classifier(backend):
     """MLPClassifier, small, on the backend under test."""
-    return partial(MLPClassifier, (8,), max_iter=10, random_state=3, backend=backend.name, threads=1)
+    return partial(MLPClassifier, **SMALL, backend=backend.name)
 
 
 @pytest.fixture
 def regressor(backend):
     """MLPRegressor, small, on the backend under test."""
-    return partial(MLPRegressor, "squared_error", (8,), max_iter=10, random_state=3, backend=backend.name, threads=1)
+    return partial(MLPRegressor, **SMALL, backend=backend.name)
 
 
 @pytest.fixture(params=["classifier", "regressor"])
-def both(request):
+def both(request, classifier, regressor):
     """Each class in turn, with data for it: (class, X, y)."""
-    name = "iris" if request.param == "classifier" else "diabetes"
-    return request.getfixturevalue(request.param), *data(name)
+    return (classifier, *data("iris")) if request.param == "classifier" else (regressor, *data("diabetes"))
