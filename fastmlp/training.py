@@ -158,7 +158,15 @@ def train(
         start = initialise(sizes, rng, np.dtype(precision))
         model = Model(compute, Network(sizes), start, prepared.classes, prepared.inputs, History(), report, threads)
         with live_table(epochs, progress) as show:
-            run(model, rows, held_out, epochs, batch, None if batch_size == "full" else rng, (lambda model: show(model.history), *callbacks))
+            run(
+                model,
+                rows,
+                held_out,
+                epochs,
+                batch,
+                None if batch_size == "full" else rng,
+                (lambda model: show(model.history), *callbacks),
+            )
     return model
 
 

@@ -36,7 +36,17 @@ class Ours:
 
 def main(backend):
     """Run the suite; the exit code is pytest's."""
-    options = ["--pyargs", MODULE, "-q", "-p", "no:cacheprovider", "-c", "/dev/null", "-W", "ignore::pytest.PytestWarning"]
+    options = [
+        "--pyargs",
+        MODULE,
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        "/dev/null",
+        "-W",
+        "ignore::pytest.PytestWarning",
+    ]
     return pytest.main(options, plugins=[Ours(backend)])
 
 

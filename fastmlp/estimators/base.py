@@ -17,6 +17,7 @@ from fastmlp.estimators.draws import start_values
 from fastmlp.estimators.engine import Engine, packed, thread_limit
 from fastmlp.estimators.fitting import fit_stochastic
 from fastmlp.estimators.lbfgs import fit_lbfgs
+from fastmlp.estimators.optimizer import Optimizer
 from fastmlp.history import History
 from fastmlp.network import Network
 
@@ -25,6 +26,11 @@ FLOATS = (np.float64, np.float32)
 
 class BaseMLP(BaseEstimator, ABC):
     """A dense network as an estimator; see its subclasses."""
+
+    coefs_: list[np.ndarray]
+    intercepts_: list[np.ndarray]
+    _engine: Engine
+    _optimizer: Optimizer
 
     @abstractmethod
     def _learn_targets(self, y: Any, incremental: bool) -> None:
@@ -105,7 +111,7 @@ class BaseMLP(BaseEstimator, ABC):
         sizes = (X.shape[1], *hidden, self.n_outputs_)
         if first:
             for name in ("_engine", "_optimizer", "loss_curve_", "_best"):
-                vars(self).pop(name, None)
+                self.__dict__.pop(name, None)
             self.n_iter_ = self.t_ = 0
             self.n_layers_, self.out_activation_ = len(sizes), self._out_activation()
             self.history_ = History()

@@ -78,19 +78,17 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         """The probability of each class, in the order of ``classes_``, for rows X (N, I) -> (N, O)."""
         z = self._logits(X)  # (N, O)
         if self.out_activation_ == "softmax":
-            return softmax(z)
+            return softmax(z)  # (N, O)
         p = logistic(z)  # (N, O)
         return np.hstack([1 - p, p]) if self.n_outputs_ == 1 else p  # (N, 2) or (N, O)
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """The logarithm of `predict_proba`."""
         with np.errstate(divide="ignore"):
-            return np.log(self.predict_proba(X))
+            return np.asarray(np.log(self.predict_proba(X)))  # (N, O)
 
     def _checked(self, X: Any, y: Any, types: Any, reset: bool) -> tuple[Any, Any]:
-        X, y = validate_data(
-            self, X, y, accept_sparse="csr", multi_output=True, dtype=types, order="C", reset=reset
-        )
+        X, y = validate_data(self, X, y, accept_sparse="csr", multi_output=True, dtype=types, order="C", reset=reset)
         return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
 
     def _learn_targets(self, y: Any, incremental: bool) -> None:
@@ -114,7 +112,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             codes = np.searchsorted(self.classes_, y)  # (N,)
             if codes.max() == len(self.classes_) or (self.classes_[codes] != y).any():
                 raise ValueError(f"y: expected the classes of the training, {self.classes_}; got {unique_labels(y)}")
-            return codes.astype(np.int32)
+            return np.asarray(codes, np.int32)
         targets = self._label_binarizer.transform(y).astype(dtype)  # (N, O)
         if self.label_smoothing:
             targets = targets * (1 - self.label_smoothing) + self.label_smoothing / 2  # (N, O)

@@ -78,7 +78,7 @@ def check_together(model: Any, incremental: bool, validation_data: Any) -> None:
     refused: tuple[tuple[Any, str], ...] = (
         (
             incremental and model.early_stopping and validation_data is None,
-            "partial_fit does not support early_stopping=True without validation_data=(Xv, yv): it has no rows to spare",
+            "partial_fit does not support early_stopping=True without validation_data=(Xv, yv): pass them",
         ),
         (full_batch and model.dropout, "dropout: solver='lbfgs' needs the same loss at every look; use 'adam'"),
         (full_batch and model.clip_norm, "clip_norm: solver='lbfgs' sets the length of its steps; use 'sgd' or 'adam'"),
@@ -129,5 +129,3 @@ def check_activations(names: Any) -> None:
     for name in () if isinstance(names, str) else names:
         if name not in ACTIVATIONS:
             raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)} for each layer; got {name!r}")
-
-

@@ -29,9 +29,7 @@ def split_rows(data: Data, fraction: float, stratify: bool, random: np.random.Ra
         stratify=data.codes.ravel().astype(bool).astype(str) if stratify else None,
     )  # fmt: skip
     if len(held_out) < 2:
-        raise ValueError(
-            "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
-        )
+        raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your dataset.")
     return train, take_rows(data, held_out)
 
 

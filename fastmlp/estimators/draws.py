@@ -38,6 +38,6 @@ class Orders:
 
     def next(self) -> np.ndarray | None:
         """(N,) the rows in the order of the next epoch; None for all as they stand."""
-        if self.random is not None:
+        if self.random is not None and self.order is not None:
             self.random.shuffle(self.order)  # exchanges places whatever stands in them: no index of an index
         return self.order

@@ -28,7 +28,9 @@ def fit_lbfgs(model: Any, engine: Engine, data: Data) -> None:
     """
     wide = np.dtype(np.float64)
     codes = data.codes if data.codes.ndim == 1 else data.codes.astype(wide, copy=False)
-    own = Engine(engine.backend, engine.network, engine.parameters.astype(wide), engine.threads)  # line searches need it
+    own = Engine(
+        engine.backend, engine.network, engine.parameters.astype(wide), engine.threads
+    )  # line searches need it
     learner = own.new_learner("sgd", Settings(), None, 0)
     weight, l2 = BatchWeights(len(codes), len(codes), model.alpha, data.weight, wide).arranged(None)
     rows, strength = own.rows(data.X.astype(wide, copy=False), codes, weight), 0.0 if l2 is None else float(l2[0])

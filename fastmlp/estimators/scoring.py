@@ -6,8 +6,6 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from fastmlp.estimators.data import Data
 from fastmlp.estimators.engine import Engine
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import scipy.sparse
 import sklearn.neural_network as theirs
-from estimators.conftest import data
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -17,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import fastmlp
+from estimators.conftest import data
 from fastmlp import loop
 
 ATTRIBUTES = (
@@ -39,7 +39,9 @@ def test_their_attributes_with_their_types(both, early_stopping):
     kind, X, y = both
     got = kind(early_stopping=early_stopping).fit(X, y)
     name = type(got).__name__
-    want = getattr(theirs, name)(hidden_layer_sizes=(8,), max_iter=10, random_state=3, early_stopping=early_stopping).fit(X, y)
+    want = getattr(theirs, name)(
+        hidden_layer_sizes=(8,), max_iter=10, random_state=3, early_stopping=early_stopping
+    ).fit(X, y)
     public = {attribute for attribute in vars(want) if attribute.endswith("_") and not attribute.startswith("_")}
     assert public >= set(ATTRIBUTES)
     for attribute in public:

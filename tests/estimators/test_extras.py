@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from estimators.conftest import data
 from sklearn.metrics import get_scorer, log_loss
 from sklearn.utils.class_weight import compute_sample_weight
 from tolerance import assert_close
 
+from estimators.conftest import data
 from fastmlp import MLPClassifier, MLPRegressor
 from fastmlp.estimators.schedules import Schedule
 
@@ -87,7 +87,9 @@ def test_an_activation_a_layer_is_what_predicts(classifier):
 
 def test_one_activation_for_all_is_one_for_each(classifier):
     X, y = data("iris")
-    one, each = (classifier(hidden_layer_sizes=(6, 5), activation=names).fit(X, y) for names in ("tanh", ["tanh", "tanh"]))
+    one, each = (
+        classifier(hidden_layer_sizes=(6, 5), activation=names).fit(X, y) for names in ("tanh", ["tanh", "tanh"])
+    )
     np.testing.assert_array_equal(weights(one), weights(each))
 
 
@@ -366,6 +368,8 @@ def test_precision(both):
 
 def test_backends_agree(backend):
     X, y = data("digits")
-    curves = [MLPClassifier((8,), max_iter=5, random_state=0, backend=name).fit(X, y) for name in (backend.name, "numpy")]
+    curves = [
+        MLPClassifier((8,), max_iter=5, random_state=0, backend=name).fit(X, y) for name in (backend.name, "numpy")
+    ]
     assert_close(weights(curves[0]), weights(curves[1]), np.float64, "run")
     assert curves[0]._engine.backend is backend

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from estimators.conftest import data
 from sklearn.utils._param_validation import InvalidParameterError
 
+from estimators.conftest import data
 from fastmlp import MLPClassifier, MLPRegressor
 
 TOGETHER = [
@@ -22,8 +22,9 @@ TOGETHER = [
     (dict(callbacks=[3]), "callbacks: expected functions"),
 ]
 VALUES = [
-    dict(dropout=1.0), dict(activation="swish"), dict(solver="rmsprop"), dict(dropout=-0.1), dict(clip_norm=0.0), dict(weight_decay=-1.0),
-    dict(warmup_epochs=-1), dict(decay_every=0), dict(decay_factor=1.5), dict(weight_averaging=1.0),
+    dict(dropout=1.0), dict(dropout=-0.1), dict(activation="swish"), dict(solver="rmsprop"), dict(clip_norm=0.0),
+    dict(weight_decay=-1.0), dict(warmup_epochs=-1), dict(decay_every=0), dict(decay_factor=1.5),
+    dict(weight_averaging=1.0),
     dict(backend="torch"), dict(precision="float16"), dict(threads=0), dict(learning_rate="linear"),
 ]  # fmt: skip
 

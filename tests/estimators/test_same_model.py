@@ -5,9 +5,9 @@ from functools import cache
 import numpy as np
 import pytest
 import sklearn.neural_network as theirs
-from estimators.conftest import CLASSES, data
 
 import fastmlp
+from estimators.conftest import CLASSES, data
 
 SOLVERS = {
     "plain": dict(solver="sgd", momentum=0.0),
@@ -136,7 +136,7 @@ def test_a_generator_is_drawn_from_as_they_do(backend):
     X, y = data("digits")
     ends = []
     for kind in (theirs.MLPClassifier, fastmlp.MLPClassifier):
-        random = np.random.RandomState(8)  # noqa: NPY002 (scikit-learn's own kind)
+        random = np.random.RandomState(8)
         options = {"backend": backend.name} if kind is fastmlp.MLPClassifier else {}
         kind((5,), max_iter=3, random_state=random, early_stopping=True, **options).fit(X, y)
         ends.append(random.randint(2**31))
