@@ -1,8 +1,8 @@
 """Losses that are sums over outputs, element by element: of one z and its target y, the loss and dloss/dz.
 
 Cross entropy over a softmax, whose outputs depend on each other, is an operation of its own. c is the output's own
-number, for the losses that have one: huber's delta, quantile's share, logistic's ceiling, the most that is reported
-(its slope stays; scikit-learn, which keeps probabilities from 0, reports so; 0 is none). NumPy runs the rules on
+number, for the losses that have one: huber's delta, quantile's share, logistic's ceiling: the most that is reported,
+the slope staying what it is, as in scikit-learn, which keeps probabilities from 0; 0 is none. NumPy runs the rules on
 arrays, Numba compiles them for single numbers.
 """
 

@@ -51,7 +51,7 @@ class Network:
     sizes: tuple[int, ...]  # inputs, hidden layers, outputs
     activation: str | tuple[str, ...] = "relu"  # of the hidden layers; one name for all, or one each
     loss: str = "cross_entropy"
-    numbers: tuple[float, ...] = ()  # cross_entropy: smoothing, gamma, ceiling; else one an output, if any
+    numbers: tuple[float, ...] = ()  # the loss's own, see `losses` and `Ops.softmax_cross_entropy`; () is none of them
     dropout: float = 0.0  # share of hidden units left out in training
 
     @cached_property

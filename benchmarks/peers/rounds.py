@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-PAUSE = 0.05  # s before each run: a library's waiting threads spin for a while after its last
+PAUSE = 0.12  # s before each run: after its last product OpenBLAS has its threads spin for 2**28 cycles
 
 
 class Candidate(NamedTuple):
