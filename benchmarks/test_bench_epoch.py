@@ -10,7 +10,8 @@ import pytest
 
 from benchmarks.bench_reference import H, I, O, epoch, mean_loss, start
 from fastmlp.backends.base import Rows
-from fastmlp.optimizers import OPTIMIZERS
+from fastmlp.network import Network
+from fastmlp.optimizers import OPTIMIZERS, Settings
 
 RATE, BETA = 0.2, 0.9
 
@@ -47,8 +48,9 @@ def order(n, batch):
 def test_epoch(measure, backend, data, exact, n, size):
     """Learner.epoch; every round is the first epoch from the same start. The labels and pixels are in place."""
     batch = n if size == "full" else size
-    plan = backend.plan((I, H, O), start(), None)
-    learner = plan.learner(OPTIMIZERS["momentum"], RATE, BETA)
+    plan = backend.plan(Network((I, H, O)), start(), None)
+    learner = plan.learner(OPTIMIZERS["momentum"], Settings(beta=BETA))
+    rates = np.full(-(-n // batch), RATE)  # (steps,)
     index = None if batch == n else order(n, batch)
     rows = Rows(backend.asarray(data.X), backend.asarray(data.y), index)
     begin, allowed = backend.asarray(start()), ALLOWED[size]
@@ -70,5 +72,5 @@ def test_epoch(measure, backend, data, exact, n, size):
 
     # forward and weight gradient of both layers, and the delta of the hidden one
     gflop = 2e-9 * n * (2 * I * H + 3 * H * O)
-    measure(f"epoch of {n} rows, batch {size}", backend, lambda: learner.epoch(rows, batch), check,
+    measure(f"epoch of {n} rows, batch {size}", backend, lambda: learner.epoch(rows, batch, rates), check,
             setup=restart, gflop=gflop)  # fmt: skip

@@ -2,9 +2,8 @@
 
     FASTMLP_MNIST=FOLDER python -m benchmarks.time_to_accuracy [--seeds S] [--threads T] [--record]
 
-The recipe: all 60,000 training images, 784-160-10, batches of 64, 8 epochs, momentum 0.9, a rate that falls from 0.6
-to 0. It falls once an epoch, to the mean that a line over all steps would have in that epoch: a learner of fastmlp
-takes one rate for an epoch, so the others get no more. A seed sets the start and the shuffles, the same for all.
+The recipe: all 60,000 training images, 784-160-10, batches of 64, 8 epochs, momentum 0.9, a rate that falls in a line
+from 0.6 to 0, at every step. A seed sets the start and the shuffles, the same for all.
 
 The clock runs over the epochs, shuffles included; data and start are in place, and each library has trained one epoch
 on random labels before, so that everything is compiled. Test images are judged after it stops, by the same NumPy code.
@@ -124,7 +123,7 @@ def main(
     console.print(table)
     if keep:
         facts |= {
-            "threads": threads, "not run": missing, "rates of each epoch": falling(job).mean(axis=1).tolist(),
+            "threads": threads, "not run": missing, "mean rate of each epoch": falling(job).mean(axis=1).tolist(),
             "seconds and accuracy by seed": outcomes,
         }  # fmt: skip
         record.keep(folder, "time-to-accuracy", facts, document(facts, lines), console)

@@ -87,9 +87,11 @@ def epoch_step(model: Model, X: np.ndarray, y: np.ndarray, batch: int, losses: l
     backend, rng = model.backend, np.random.default_rng(0)
     rows = Rows(backend.asarray(X), backend.asarray(encode_labels(y, len(X), model.classes)[0]))
 
+    rates = np.full(-(-len(X) // batch), model.report.learning_rate)  # (steps,)
+
     def step() -> None:
         order = None if batch == len(X) else rng.permutation(len(X))  # (N,)
-        losses.append(model.learner.epoch(Rows(rows.X, rows.y, order), batch)[0])
+        losses.append(model.learner.epoch(Rows(rows.X, rows.y, order), batch, rates).loss)
 
     return step
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,8 @@ from fastmlp.backends.base import Backend, Learner, Rows
 from fastmlp.history import History
 from fastmlp.inputs import Inputs
 from fastmlp.labels import encode_labels
-from fastmlp.network import layer_views, softmax
-from fastmlp.optimizers import find
+from fastmlp.network import Network, layer_views, softmax
+from fastmlp.optimizers import Settings, find
 from fastmlp.report import Report
 
 
@@ -37,12 +36,13 @@ class Model:
     """
 
     def __init__(
-        self, backend: Backend, sizes: Sequence[int], parameters: np.ndarray, classes: np.ndarray, inputs: Inputs,
+        self, backend: Backend, network: Network, parameters: np.ndarray, classes: np.ndarray, inputs: Inputs,
         history: History, report: Report, threads: int | None = None,
     ):  # fmt: skip
-        self.backend, self.sizes, self.classes, self.inputs = backend, tuple(sizes), classes, inputs
+        self.backend, self.network, self.sizes = backend, network, network.sizes
+        self.classes, self.inputs = classes, inputs
         self.history, self.report, self.threads = history, report, threads
-        self.plan = backend.plan(self.sizes, parameters, threads)
+        self.plan = backend.plan(network, parameters, threads)
         worked_in = self.plan.parameters
         self.parameters = worked_in if isinstance(worked_in, np.ndarray) else parameters  # (P,) on the host
         self.weights, self.biases = layer_views(self.parameters, self.sizes)
@@ -54,7 +54,7 @@ class Model:
         """The optimizer with its state, made when a step is first taken."""
         if self._learner is None:
             report = self.report
-            self._learner = self.plan.learner(find(report.optimizer), report.learning_rate, report.beta)
+            self._learner = self.plan.learner(find(report.optimizer), Settings(beta=report.beta))
         return self._learner
 
     @property
@@ -133,7 +133,7 @@ class Model:
         rows = self._rows(X, Y)
         with self._lock, self.backend.limit_threads(self.threads):
             self._upload()
-            loss, _ = self.learner.epoch(rows, len(rows))
+            loss = self.learner.epoch(rows, len(rows), np.array([self.report.learning_rate])).loss
             self.download()
             return loss
 
@@ -170,7 +170,15 @@ class Model:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For copies and worker processes; the optimizer's state stays behind, and model files are never pickled."""
-        parts = (self.sizes, self.parameters.copy(), self.classes, self.inputs, self.history, self.report, self.threads)
+        parts = (
+            self.network,
+            self.parameters.copy(),
+            self.classes,
+            self.inputs,
+            self.history,
+            self.report,
+            self.threads,
+        )
         return rebuild, (self.backend.name, parts)
 
     def __repr__(self) -> str:

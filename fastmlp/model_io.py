@@ -15,7 +15,7 @@ from fastmlp.errors import ModelFileError
 from fastmlp.files import write_beside_and_rename
 from fastmlp.history import History
 from fastmlp.inputs import Inputs
-from fastmlp.network import layer_views, parameter_count
+from fastmlp.network import Network, layer_views, parameter_count
 from fastmlp.report import Report
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def load(
             f"{path}: the header and the tensors do not fit each other ({error}); save it anew"
         ) from error
     chosen = select(backend, strict=strict)
-    return Model(chosen.backend, sizes, parameters, classes, inputs, history, report, threads)
+    return Model(chosen.backend, Network(tuple(sizes)), parameters, classes, inputs, history, report, threads)
 
 
 def read_parameters(sizes: list[int], tensors: dict[str, np.ndarray]) -> tuple[list[int], np.ndarray]:

@@ -6,6 +6,8 @@ compiles; the CUDA kernels are tested against the same function. Letters::
     w  (P,)    parameters        s  (S, P)  state, zero at the start
     g  (P,)    gradient          i          slice or index into P
     h          the step's numbers, a `Step`
+
+Every rule takes the gradient with the L2 penalty's, g + l2 w.
 """
 
 from __future__ import annotations
@@ -17,14 +19,13 @@ import numpy as np
 
 from fastmlp.errors import OptionError
 
-BETA2 = 0.999  # Adam: decay of the mean of squares
-EPSILON = 1e-8  # Adam: keeps the division finite
-
 
 class Step(NamedTuple):
     """The numbers of one step, scalars of the parameters' type: a float64 among them would widen the arithmetic."""
 
     rate: Any  # the learning rate; Adam's bias correction is folded in
+    l2: Any  # the L2 penalty's factor over the rows of the batch; 0 for biases
+    shrink: Any  # AdamW: learning rate times weight decay; 0 for biases
     beta: Any  # decay of the mean of gradients
     rest: Any  # 1 - beta
     beta2: Any  # Adam: decay of the mean of squares
@@ -34,12 +35,12 @@ class Step(NamedTuple):
 
 def sgd(w: Any, g: Any, s: Any, i: Any, h: Step) -> None:
     """w -= rate g: gradient descent. Keeps no state."""
-    w[i] -= h.rate * g[i]
+    w[i] -= h.rate * (g[i] + h.l2 * w[i])
 
 
 def momentum(w: Any, g: Any, s: Any, i: Any, h: Step) -> None:
     """v = beta v + (1 - beta) g; w -= rate v: the notes' rule. With beta = 0 it is gradient descent."""
-    s[0][i] = h.beta * s[0][i] + h.rest * g[i]
+    s[0][i] = h.beta * s[0][i] + h.rest * (g[i] + h.l2 * w[i])
     w[i] -= h.rate * s[0][i]
 
 
@@ -48,8 +49,9 @@ def nesterov(w: Any, g: Any, s: Any, i: Any, h: Step) -> None:
 
     Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013, in the averaged form.
     """
-    s[0][i] = h.beta * s[0][i] + h.rest * g[i]
-    w[i] -= h.rate * (h.beta * s[0][i] + h.rest * g[i])
+    d = g[i] + h.l2 * w[i]
+    s[0][i] = h.beta * s[0][i] + h.rest * d
+    w[i] -= h.rate * (h.beta * s[0][i] + h.rest * d)
 
 
 def adam(w: Any, g: Any, s: Any, i: Any, h: Step) -> None:
@@ -57,9 +59,31 @@ def adam(w: Any, g: Any, s: Any, i: Any, h: Step) -> None:
 
     Kingma and Ba, "Adam", 2015, with the bias correction folded into the rate (the end of their section 2).
     """
-    s[0][i] = h.beta * s[0][i] + h.rest * g[i]
-    s[1][i] = h.beta2 * s[1][i] + h.rest2 * (g[i] * g[i])
+    d = g[i] + h.l2 * w[i]
+    s[0][i] = h.beta * s[0][i] + h.rest * d
+    s[1][i] = h.beta2 * s[1][i] + h.rest2 * (d * d)
     w[i] -= h.rate * s[0][i] / (np.sqrt(s[1][i]) + h.epsilon)
+
+
+def adamw(w: Any, g: Any, s: Any, i: Any, h: Step) -> None:
+    """`adam` after w -= shrink w: the decay is not averaged with the gradient. Loshchilov and Hutter, 2019."""
+    d = g[i] + h.l2 * w[i]
+    s[0][i] = h.beta * s[0][i] + h.rest * d
+    s[1][i] = h.beta2 * s[1][i] + h.rest2 * (d * d)
+    w[i] -= h.shrink * w[i] + h.rate * s[0][i] / (np.sqrt(s[1][i]) + h.epsilon)
+
+
+def heavy_ball(w: Any, g: Any, s: Any, i: Any, h: Step) -> None:
+    """v = beta v - rate g; w += v: momentum with the rate inside, as in scikit-learn. Polyak, 1964."""
+    s[0][i] = h.beta * s[0][i] - h.rate * (g[i] + h.l2 * w[i])
+    w[i] += s[0][i]
+
+
+def heavy_ball_nesterov(w: Any, g: Any, s: Any, i: Any, h: Step) -> None:
+    """v = beta v - rate g; w += beta v - rate g: `heavy_ball` that looks one step ahead."""
+    d = h.rate * (g[i] + h.l2 * w[i])
+    s[0][i] = h.beta * s[0][i] - d
+    w[i] += h.beta * s[0][i] - d
 
 
 class Optimizer(NamedTuple):
@@ -75,7 +99,21 @@ OPTIMIZERS = {
     "momentum": Optimizer(momentum, 1, 0.5),
     "nesterov": Optimizer(nesterov, 1, 0.5),
     "adam": Optimizer(adam, 2, 1e-3),
+    "adamw": Optimizer(adamw, 2, 1e-3),
+    "heavy_ball": Optimizer(heavy_ball, 1, 0.05),
+    "heavy_ball_nesterov": Optimizer(heavy_ball_nesterov, 1, 0.05),
 }
+
+
+class Settings(NamedTuple):
+    """What an optimizer keeps to through all its steps."""
+
+    beta: float = 0.9  # decay of the mean of gradients
+    beta2: float = 0.999  # Adam: decay of the mean of squares
+    epsilon: float = 1e-8  # Adam: keeps the division finite
+    weight_decay: float = 0.0  # AdamW
+    clip: float = 0.0  # the longest gradient let through; 0 lets all
+    seed: int = 0  # of what dropout leaves out
 
 
 def find(name: str) -> Optimizer:
@@ -85,14 +123,18 @@ def find(name: str) -> Optimizer:
     return OPTIMIZERS[name]
 
 
-def step_rates(rule: Callable[..., None], learning_rate: float, beta: float, t: Any) -> Any:
-    """The rate of step `t`, or of each step of an array, counted from 1: Adam's carries the bias correction."""
-    if rule is not adam:
-        return learning_rate + np.zeros_like(t, np.float64)
-    return learning_rate * np.sqrt(1 - BETA2**t) / (1 - beta**t)
+def corrected_rates(rule: Callable[..., None], rates: Any, settings: Settings, t: Any) -> Any:
+    """The rates of steps `t`, counted from 1, as `Step` wants them: Adam's with the bias correction. rates, t (n,)."""
+    if rule not in (adam, adamw):
+        return rates
+    return rates * np.sqrt(1 - settings.beta2**t) / (1 - settings.beta**t)
 
 
-def step_scalars(rule: Callable[..., None], learning_rate: float, beta: float, t: int, dtype: np.dtype) -> Step:
+def step_scalars(
+    rule: Callable[..., None], rate: float, settings: Settings, t: int, dtype: np.dtype, l2: float = 0.0
+) -> Step:
     """The numbers of step `t`, counted from 1, as scalars of `dtype`."""
-    rate = step_rates(rule, learning_rate, beta, t)
-    return Step(*(dtype.type(number) for number in (rate, beta, 1 - beta, BETA2, 1 - BETA2, EPSILON)))
+    beta, beta2 = settings.beta, settings.beta2
+    corrected = corrected_rates(rule, rate, settings, t)
+    numbers = corrected, l2, rate * settings.weight_decay, beta, 1 - beta, beta2, 1 - beta2, settings.epsilon
+    return Step(*map(dtype.type, numbers))

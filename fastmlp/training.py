@@ -18,7 +18,7 @@ from fastmlp.history import History
 from fastmlp.inputs import Inputs, as_table, learn_inputs
 from fastmlp.labels import encode_labels
 from fastmlp.model import Model
-from fastmlp.network import initialise
+from fastmlp.network import Network, initialise
 from fastmlp.optimizers import find
 from fastmlp.progress import live_table
 from fastmlp.report import Report, versions
@@ -69,9 +69,10 @@ def train(
         Rows a step, or "full": one step an epoch on all rows, in their order, as in the notes. None takes 128, and
         fewer, down to 16, below 12,800 rows.
     optimizer
-        "sgd", "momentum" (the notes'), "nesterov" or "adam".
+        "sgd", "momentum" (the notes'), "nesterov", "adam", "adamw", or momentum in scikit-learn's form, "heavy_ball"
+        and "heavy_ball_nesterov".
     learning_rate
-        None takes the optimizer's own: 0.001 for adam, 0.5 for the others.
+        None takes the optimizer's own: 0.001 for adam and adamw, 0.05 for those of heavy_ball, and 0.5 for the others.
     beta
         Decay of the averaged gradient, in [0, 1).
     precision
@@ -155,7 +156,7 @@ def train(
         rng = np.random.default_rng(seed)
         sizes = (prepared.X.shape[1], *map(int, widths), len(prepared.classes))
         start = initialise(sizes, rng, np.dtype(precision))
-        model = Model(compute, sizes, start, prepared.classes, prepared.inputs, History(), report, threads)
+        model = Model(compute, Network(sizes), start, prepared.classes, prepared.inputs, History(), report, threads)
         with live_table(epochs, progress) as show:
             run_epochs(model, rows, held_out, epochs, batch, None if batch_size == "full" else rng, (show, *callbacks))
     return model
@@ -170,6 +171,7 @@ def run_epochs(
     Ctrl-C and a callback that returns True end it early; the model then holds what was learned so far.
     """
     report = model.report
+    rates = np.full(-(-len(rows) // batch_size), report.learning_rate)  # (steps,)
     try:
         for _ in range(epochs):
             ordered = rows
@@ -180,11 +182,11 @@ def run_epochs(
                 model.learner.prepare(ordered, batch_size)
             started = time.perf_counter()
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # a divergence is reported below
-                trained = model.learner.epoch(ordered, batch_size)
+                trained = model.learner.epoch(ordered, batch_size, rates)
                 seconds = time.perf_counter() - started
                 validated = None if held_out is None else model.plan.evaluate(held_out)
             model.download()
-            loss = trained[0] + (validated[0] if validated else 0.0)
+            loss = trained.loss + (validated[0] if validated else 0.0)
             if not np.isfinite(model.parameters).all():  # that loss was taken before the last step
                 loss = math.nan
             if not math.isfinite(loss):
@@ -192,7 +194,7 @@ def run_epochs(
                     f"the loss is {loss} after epoch {report.epochs + 1}: lower learning_rate "
                     f"({report.learning_rate:g}), or bring the columns to a common scale with scale='standard'"
                 )
-            model.history.append(trained, validated, seconds)
+            model.history.append(trained[:2], validated, seconds)
             report.epochs += 1
             answers = [callback(model) for callback in callbacks]
             if any(isinstance(answer, bool | np.bool_) and answer for answer in answers):

@@ -92,8 +92,11 @@ def differences(x, y, W, b, step=1e-6):
     return out
 
 
-def step(rule, w, g, state, t, rate, beta):
-    """One update. Returns the new w and the new state, a list of arrays; `state` is [] before the first step."""
+def step(rule, w, g, state, t, rate, beta, decay=0.0):
+    """One update. Returns the new w and the new state, a list of arrays; `state` is [] before the first step.
+
+    `decay` is the weight decay of adamw.
+    """
     if rule == "sgd":
         return w - rate * g, []
     if rule == "momentum":
@@ -102,12 +105,18 @@ def step(rule, w, g, state, t, rate, beta):
     if rule == "nesterov":
         v = beta * (state[0] if state else 0.0) + (1 - beta) * g
         return w - rate * (beta * v + (1 - beta) * g), [v]
-    if rule == "adam":
+    if rule in ("adam", "adamw"):
         m, q = state or [0.0, 0.0]
         m = beta * m + (1 - beta) * g
         q = 0.999 * q + 0.001 * g**2
         corrected = rate * math.sqrt(1 - 0.999**t) / (1 - beta**t)
-        return w - corrected * m / (np.sqrt(q) + 1e-8), [m, q]
+        return w * (1 - rate * decay) - corrected * m / (np.sqrt(q) + 1e-8), [m, q]
+    if rule == "heavy_ball":
+        v = beta * (state[0] if state else 0.0) - rate * g
+        return w + v, [v]
+    if rule == "heavy_ball_nesterov":
+        v = beta * (state[0] if state else 0.0) - rate * g
+        return w + beta * v - rate * g, [v]
     raise ValueError(rule)
 
 

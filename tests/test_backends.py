@@ -9,6 +9,7 @@ from threadpoolctl import threadpool_info
 import fastmlp
 from fastmlp import BackendFallbackWarning, BackendUnavailable, OptionError, backends
 from fastmlp.backends import NAMES, available, load, select
+from fastmlp.network import Network
 
 
 @pytest.fixture
@@ -146,7 +147,7 @@ def test_threads_are_limited_inside_and_restored_after(backend):
     if backend.name == "numba":
         cores = backend.describe()["threads"]
         assert [backend.describe(asked)["threads"] for asked in (1, cores, 10**6)] == [1, cores, cores]
-        assert backend.plan((2, 2), np.zeros(6, np.float32), 10**6).threads == cores
+        assert backend.plan(Network((2, 2)), np.zeros(6, np.float32), 10**6).threads == cores
         return
     before = blas_threads()
     with backend.limit_threads(1):

@@ -9,6 +9,8 @@ import pytest
 from tolerance import assert_close, tolerance
 
 from fastmlp import network
+from fastmlp.activations import IDENTITY, RELU
+from fastmlp.dropout import NONE
 
 NETS = [(4, 3), (4, 5, 3), (4, 5, 4, 3), (4, 3, 5, 4, 3)]  # none, 1, 2 and 3 hidden layers
 
@@ -30,8 +32,9 @@ def run(ops, x, y, W, b, parts=1):
     for tile, rows in enumerate(np.array_split(np.arange(n), parts)):
         a, dz, _, _ = buffers(sizes, len(rows), x.dtype)
         network.loss_and_gradients(
-            ops, x[rows], y[rows].astype(np.int32), 1 / n, tuple(W), tuple(b), a, dz, dW, db, totals, tile > 0
-        )
+            ops, network.Network(sizes), (0.0, 0.0), x[rows], y[rows].astype(np.int32), None, 1 / n, tuple(W), tuple(b),
+            network.Units(a, a, a, dz), dW, db, totals, tile > 0, NONE,
+        )  # fmt: skip
     return dW, db, totals[0] / n, totals[1] / n
 
 
@@ -135,12 +138,12 @@ def swap_a_transpose(ops):
 
 def drop_one_over_n(ops):
     return ops._replace(
-        softmax_cross_entropy=lambda z, y, scale, dz, totals: ops.softmax_cross_entropy(z, y, 1.0, dz, totals)
+        softmax_cross_entropy=lambda z, y, scale, dz, totals, *rest: ops.softmax_cross_entropy(z, y, 1.0, dz, totals)
     )
 
 
 def forget_the_row_maximum(ops):
-    def softmax_cross_entropy(z, y, scale, dz, totals):
+    def softmax_cross_entropy(z, y, scale, dz, totals, *rest):
         e, i = np.exp(z), np.arange(len(z))
         p = e / e.sum(axis=1, keepdims=True)
         totals += -np.log(p[i, y]).sum(), (z.argmax(axis=1) == y).sum()
@@ -151,7 +154,7 @@ def forget_the_row_maximum(ops):
 
 
 def forget_the_target(ops):
-    def softmax_cross_entropy(z, y, scale, dz, totals):
+    def softmax_cross_entropy(z, y, scale, dz, totals, *rest):
         ops.softmax_cross_entropy(z, y, scale, dz, totals)
         dz[np.arange(len(z)), y] += scale
 
@@ -159,7 +162,7 @@ def forget_the_target(ops):
 
 
 def forget_the_logarithm(ops):
-    def softmax_cross_entropy(z, y, scale, dz, totals):
+    def softmax_cross_entropy(z, y, scale, dz, totals, *rest):
         p = oracle.softmax(z)[np.arange(len(z)), y]
         ops.softmax_cross_entropy(z, y, scale, dz, totals)
         totals[0] -= (p - 1 - np.log(p)).sum()  # 1 - p in place of -log p
@@ -208,7 +211,7 @@ def test_forward_does_not_touch_what_it_reads(backend):
     x, _, W, b = problem((4, 5, 3))
     kept = [v.copy() for v in (x, *W, *b)]
     a, _, _, _ = buffers((4, 5, 3), len(x))
-    network.forward(backend.ops, x, tuple(W), tuple(b), a)
+    network.forward(backend.ops, (RELU, IDENTITY), x, tuple(W), tuple(b), a, a, a, NONE)
     for got, want in zip((x, *W, *b), kept, strict=True):
         np.testing.assert_array_equal(got, want)
     for got, want in zip(a, oracle.forward(x, W, b)[1:], strict=True):

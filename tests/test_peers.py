@@ -178,7 +178,7 @@ def test_a_failure_in_a_process_is_told_with_its_reason(peers):
             process.call("end")
     finally:
         process.close()
-    with pytest.raises(failed, match="counter: (.|\n)*missing 1 required"):
+    with pytest.raises(failed, match=r"counter: (.|\n)*missing 1 required"):
         peers("process").Process("counter", Counter)
 
 
@@ -195,7 +195,7 @@ def test_every_round_reads_each_candidate_once_in_an_order_that_rotates(peers):
     assert "".join(order) == "abc-abc-bca-cab"
     assert times.wall == dict.fromkeys("abc", [1.0] * 3)
     assert times.device == {}
-    assert rounds.measure(candidates, 3, lambda: None, until=0).wall == dict.fromkeys("abc", [1.0])
+    assert rounds.measure(candidates, 3, lambda: None, until=0).wall == {name: [1.0] for name in "abc"}
 
 
 def test_time_to_accuracy_trains_by_the_recipe(run, tmp_path):
@@ -203,9 +203,9 @@ def test_time_to_accuracy_trains_by_the_recipe(run, tmp_path):
     options = ("--seeds", 2, "--rows", 500, "--record", "--folder", tmp_path, *(libraries or ("--only", "numba")))
     run("time_to_accuracy", *options)
     record = json.loads(next(tmp_path.glob("*.json")).read_text())
-    rates = record["rates of each epoch"]
+    rates = record["mean rate of each epoch"]
     assert len(rates) == 8
-    assert np.mean(rates) == pytest.approx(0.3)
+    assert np.mean(rates) == pytest.approx(0.3, abs=0.01)
     assert rates == sorted(rates, reverse=True)
     outcomes = record["seconds and accuracy by seed"]
     accuracies = np.array([[accuracy for _, accuracy in found] for found in outcomes.values()])  # (libraries, seeds)

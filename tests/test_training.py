@@ -34,7 +34,7 @@ def fit(backend, blobs):
 @pytest.mark.parametrize("hidden", [(), (8,), (8, 6), (8, 6, 5)], ids=str)
 @pytest.mark.parametrize("batch", [16, "full"])
 def test_every_optimizer_learns_the_blobs(fit, blobs, rule, hidden, batch):
-    rate = 0.05 if rule == "adam" else 0.3
+    rate = 0.05 if rule.startswith("adam") else 0.03 if rule.startswith("heavy") else 0.3
     model = fit(
         optimizer=rule, hidden=hidden, batch_size=batch, epochs=300 if batch == "full" else 40, learning_rate=rate
     )
@@ -152,7 +152,7 @@ def test_batches_are_shuffled_anew_each_epoch_and_full_ones_are_not(fit, blobs, 
     learner = type(fit(epochs=1).learner)
     real = learner.epoch
     monkeypatch.setattr(
-        learner, "epoch", lambda self, rows, batch: (orders.append(rows.index), real(self, rows, batch))[1]
+        learner, "epoch", lambda self, rows, *rest: (orders.append(rows.index), real(self, rows, *rest))[1]
     )
     fit(epochs=2)
     assert all(sorted(order) == list(range(90)) for order in orders)
@@ -181,7 +181,7 @@ def test_backends_train_to_the_same_weights(blobs, dtype):
 def test_the_precision_asked_for_rules_whatever_the_data(fit, blobs, dtype, kind):
     model = fit((blobs[0] * 10).astype(kind), precision=dtype.name, optimizer="adam", validation=0.2)
     made = model.learner
-    assert {a.dtype for a in (model.parameters, *model.weights, made.gradient, made.state)} == {dtype}
+    assert {a.dtype for a in (model.parameters, *model.weights, made.g, made.state)} == {dtype}
     assert model.predict_proba(blobs[0]).dtype == dtype
     assert model.report.precision == dtype.name
 
@@ -310,7 +310,8 @@ def test_the_default_rate_is_the_optimizers_and_what_the_docstring_says(fit, rul
     rate = fit(optimizer=rule, epochs=1).report.learning_rate
     assert rate == OPTIMIZERS[rule].learning_rate
     promised = train.__doc__.partition("None takes the optimizer's own:")[2].partition(".\n")[0]
-    assert f"{rate:g}" in promised.split("for adam")[0 if rule == "adam" else 1]
+    adams, heavy, others = promised.replace(", and", ",").split(", ")
+    assert f"{rate:g} for" in (adams if rule.startswith("adam") else heavy if rule.startswith("heavy") else others)
 
 
 # Threads.
@@ -416,7 +417,11 @@ OPTIONS = [
     ("hidden", 10**20, "hidden: expected layers of fewer than 1,099,511,627,776 units; got"),
     ("callbacks", [3], "callbacks: expected a sequence of functions; got [3]"),
     ("callbacks", print, "callbacks: expected a sequence of functions; got"),
-    ("optimizer", "lbfgs", "optimizer: expected one of sgd, momentum, nesterov, adam; got 'lbfgs'"),
+    (
+        "optimizer",
+        "lbfgs",
+        "optimizer: expected one of sgd, momentum, nesterov, adam, adamw, heavy_ball, heavy_ball_nesterov; got 'lbfgs'",
+    ),
     ("optimizer", None, "optimizer: expected one of"),
     ("optimizer", ["adam"], "optimizer: expected one of"),
     ("precision", "float16", "precision: expected float32 or float64; got 'float16'"),

@@ -17,8 +17,10 @@ import numpy as np
 from fastmlp.data import read
 from fastmlp.idx import read_idx
 from fastmlp.network import initialise, layer_views
+from fastmlp.optimizers import Settings
 
 ROWS = 42_000
+BETA2, EPSILON = Settings().beta2, Settings().epsilon  # Adam's: fastmlp's own defaults, for every library
 
 
 class Data(NamedTuple):

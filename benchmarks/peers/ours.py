@@ -57,17 +57,10 @@ class Ours:
         self.learner.steps = 0
 
     def epoch(self, order: np.ndarray | None, rates: np.ndarray) -> float:
-        """As `fastmlp.train` runs it: an epoch at one rate; of the full batch, an epoch is a step."""
+        """As `fastmlp.train` runs it; of the full batch, an epoch is a step."""
         if order is None:
-            return float(np.mean([self.one_epoch(self.rows, rate) for rate in rates]))
-        if np.ptp(rates) > 0:
-            raise NotThere("fastmlp takes one rate for an epoch")
-        return self.one_epoch(replace(self.rows, index=order), rates[0])
-
-    def one_epoch(self, rows: Rows, rate: float) -> float:
-        """The mean loss of an epoch over `rows`."""
-        self.learner.learning_rate = float(rate)
-        return self.learner.epoch(rows, self.batch)[0]
+            return float(np.mean([self.learner.epoch(self.rows, self.batch, rate).loss for rate in rates[:, None]]))
+        return self.learner.epoch(replace(self.rows, index=order), self.batch, rates).loss
 
     def parameters(self) -> np.ndarray:
         """All parameters (P,)."""

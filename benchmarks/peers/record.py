@@ -109,13 +109,15 @@ def peers_document(facts: Mapping[str, Any], measured: Sequence[Measured]) -> st
     lines = [line for row in measured for line in ((f"**{row.title}**", *[""] * 5), *cells(row, peak))]
     return f"""# {facts["date"]}: fastmlp beside its peers
 
-`{facts["command"]}`: {facts["threads"]} threads in every library, float32 unless a row says otherwise, {facts["rounds"]}
-rounds after one of warm-up. Each library, and each backend of fastmlp, has a process of its own, which is stopped by a
-signal while others are timed: no thread of it can spin then, and none has to be told to wait less eagerly than its
-library has it by default. Every candidate runs once a round, in an order that rotates. Before it is timed, and after
-every round, each result is compared with that of fastmlp's numpy backend on the same rows, order, start and rule: the
-loss and all parameters after the first steps and after the epoch (of Adam's epoch only the loss). Of a whole training
-by one call only the accuracy is compared: start and shuffles are each library's own.
+`{facts["command"]}`: {facts["threads"]} threads in every library, float32 unless a row says otherwise,
+{facts["rounds"]} rounds after one of warm-up.
+
+Each library, and each backend of fastmlp, has a process of its own, which is stopped by a signal while others are
+timed: no thread of it can spin then, and none has to be told to wait less eagerly than its library has it by default.
+Every candidate runs once a round, in an order that rotates. Before it is timed, and after every round, each result is
+compared with that of fastmlp's numpy backend on the same rows, order, start and rule: the loss and all parameters after
+the first steps and after the epoch (of Adam's epoch only the loss). Of a whole training by one call only the accuracy
+is compared: start and shuffles are each library's own.
 
 Images are {facts["images"]}: uint8 pixels for fastmlp, float32 made before the clock starts for the others.
 

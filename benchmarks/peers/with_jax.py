@@ -15,9 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastmlp.network import layer_views
-from fastmlp.optimizers import BETA2, EPSILON
 
-from .jobs import Job
+from .jobs import BETA2, EPSILON, Job
 
 VERSIONS = {name: version(name) for name in ("jax", "jaxlib")}
 Layers = list[tuple[Any, Any]]  # W (fan_in, fan_out), b (fan_out,)

@@ -11,10 +11,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
 from fastmlp.network import layer_views
-from fastmlp.optimizers import BETA2, EPSILON
 
 from .contract import NotThere
-from .jobs import Job, scaled
+from .jobs import BETA2, EPSILON, Job, scaled
 
 VERSIONS = {"scikit-learn": sklearn.__version__}
 
@@ -109,7 +108,7 @@ def predictors(job: Job, library: str) -> list[Sklearn]:
 def whole(
     job: Job, library: str, epochs: int
 ) -> tuple[str, Callable[[], MLPClassifier], Callable[[MLPClassifier], float]]:
-    """A training by one call, from the library's own start and shuffles, of exactly so many epochs; see `ours.whole`."""
+    """A training of exactly so many epochs by one call, from the library's own start and shuffles; see `ours`."""
     data = job.data
 
     def fit() -> MLPClassifier:

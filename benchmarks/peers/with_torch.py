@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fastmlp.network import layer_views
-from fastmlp.optimizers import BETA2, EPSILON
 
 from .contract import NotThere
-from .jobs import Job
+from .jobs import BETA2, EPSILON, Job
 
 VERSIONS = {"torch": torch.__version__}
 OPERANDS = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}  # of products

@@ -127,13 +127,9 @@ def recipe(library: Library, job: Job) -> dict[str, Way]:
 
 
 def falling(job: Job) -> np.ndarray:
-    """The rate of each step of each epoch (epochs, steps): from the job's down to 0.
-
-    In an epoch it is the mean of a line over all steps: a learner of fastmlp takes one rate for an epoch.
-    """
-    steps = len(job.rates())
-    line = job.rate * (1 - (np.arange(RECIPE * steps) + 0.5) / (RECIPE * steps))  # (epochs * steps,)
-    return np.repeat(line.reshape(RECIPE, steps).mean(axis=1, keepdims=True), steps, axis=1)  # (epochs, steps)
+    """The rate of each step of each epoch (epochs, steps): a line from the job's down to 0."""
+    steps = RECIPE * len(job.rates())
+    return (job.rate * (1 - np.arange(steps) / steps)).reshape(RECIPE, -1)  # (epochs, steps)
 
 
 WORK = {"epoch": epochs, "proba": proba, "label": label, "whole": whole, "recipe": recipe}

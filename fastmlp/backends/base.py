@@ -1,4 +1,4 @@
-"""The contract of a backend: an array module, six fused operations, and where they run."""
+"""The contract of a backend: an array module, its fused operations, and where they run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    from fastmlp.optimizers import Optimizer
+    from fastmlp.network import Network
+    from fastmlp.optimizers import Optimizer, Settings
 
 Array = Any  # numpy.ndarray, or the array type of the backend
 
@@ -31,22 +32,46 @@ class Ops(NamedTuple):
     affine: Callable[..., None]
     """affine(x, W, b, out, relu). out = x W + b, then max(., 0) if relu. x (N, I), W (I, H), b (H,) -> out (N, H)."""
 
+    activate: Callable[..., None]
+    """activate(kind, z, a). a = f(z), `kind` the activation's number. z (N, H) -> a (N, H), which may be z itself."""
+
+    dropout: Callable[..., None]
+    """dropout(a, share, key, first, out). out = a / (1 - share) where the unit stays in, else 0; see
+    `fastmlp.dropout.stays`. `first` is the place in the batch of the first row. a (N, H) -> out (N, H), which may be a
+    itself."""
+
     softmax_cross_entropy: Callable[..., None]
-    """softmax_cross_entropy(z, y, scale, dz, totals). dz = (softmax(z) - onehot(y)) * scale; totals += [sum over rows
-    of logsumexp(z) - z[y], rows whose first largest z is at y]. z (N, O), y (N,) int32 -> dz (N, O), totals (2,).
-    dz may be z itself."""
+    """softmax_cross_entropy(z, y, scale, dz, totals, weight=None, numbers=(0, 0)). dz = (softmax(z) - onehot(y)) *
+    scale; totals += [sum over rows of logsumexp(z) - z[y], rows whose first largest z is at y]. z (N, O), y (N,) int32
+    -> dz (N, O), totals (2,) or more. dz may be z itself. With numbers = (smoothing, gamma) the target is (1 -
+    smoothing) onehot(y) + smoothing / O, or the loss focal, -(1 - p[y])^gamma log p[y] (Lin et al., 2017); of the two
+    one is 0. weight (N,) multiplies a row's loss and dz."""
+
+    elementwise_loss: Callable[..., None]
+    """elementwise_loss(kind, z, y, scale, dz, totals, weight, numbers). dz = dloss/dz * scale; totals += [sum of
+    losses over rows and outputs, rows in which z > 0 exactly where y > 1/2], the latter meant for "logistic". `kind`
+    is the loss's number, z, y (N, O), numbers (O,) -> dz (N, O), totals (2,) or more. dz may be z itself."""
 
     backprop_relu: Callable[..., None]
     """backprop_relu(dz, W, a, out). out = (dz W^T) * (a > 0). dz (N, O), W (H, O), a (N, H) -> out (N, H). Where a
     is not above 0, a NaN or an infinity of dz W^T may become 0 or stay NaN."""
+
+    backprop: Callable[..., None]
+    """backprop(kind, dz, W, z, a, out). out = (dz W^T) * f'(z). dz (N, O), W (H, O), z, a (N, H) -> out (N, H)."""
 
     weight_gradient: Callable[..., None]
     """weight_gradient(a, dz, dW, db, add). dW = a^T dz and db = column sums of dz, or added to dW and db where `add`.
     a (N, H), dz (N, O) -> dW (H, O), db (O,)."""
 
     update: Callable[..., None]
-    """update(rule, w, g, s, h). One of the rules of `fastmlp.optimizers` over all parameters, in one pass.
+    """update(rule, w, g, s, h). One of the rules of `fastmlp.optimizers` over parameters, in one pass.
     w (P,), g (P,), s (S, P), h the step's numbers."""
+
+    add_squares: Callable[..., None]
+    """add_squares(w, factor, out). out += factor * (sum of w^2), summed in float64. w (P,) -> out (1,) float64."""
+
+    clip: Callable[..., None]
+    """clip(g, longest). g *= min(1, longest / |g|), |g| the Euclidean norm. g (P,)."""
 
 
 @dataclass(frozen=True)
@@ -54,21 +79,39 @@ class Rows:
     """Labelled rows where the backend computes, and which of them count, in which order."""
 
     X: Array  # (M, I), uint8 or the network's floating type
-    y: Array  # (M,) int32, class indices
+    y: Array  # (M,) int32, class indices, or (M, O) targets of the network's type
     index: np.ndarray | None = None  # (N,) rows to use; None is all of them, as they stand
+    weight: Array | None = None  # (N,) of the network's type: how much each row counts, in the order of visits
 
     def __len__(self) -> int:
         return len(self.y if self.index is None else self.index)
 
 
+class Totals(NamedTuple):
+    """What an epoch adds up to, each batch's part taken before its own step."""
+
+    loss: float  # mean over the rows, without the penalty
+    accuracy: float  # share of right answers; without meaning where nothing is classified
+    penalty: float  # mean over the rows of l2 / 2 times the sum of squared weights
+
+
 class Learner(Protocol):
     """Moves the parameters of a plan, and keeps the optimizer's state."""
+
+    steps: int  # taken so far
 
     def prepare(self, rows: Rows, batch_size: int) -> None:
         """Make buffers and compile what `epoch` needs, so that the first one takes as long as the others."""
 
-    def epoch(self, rows: Rows, batch_size: int) -> tuple[float, float]:
-        """One pass over `rows` in batches; mean loss and accuracy, each batch's taken before its own step."""
+    def epoch(self, rows: Rows, batch_size: int, rates: np.ndarray, l2: np.ndarray | None = None) -> Totals:
+        """One pass over `rows` in batches, one step each.
+
+        rates (steps,) is the learning rate of each step, l2 (steps,) the factor of the weights in its gradient: the
+        penalty's strength over the rows of the batch.
+        """
+
+    def gradient(self, rows: Rows) -> tuple[float, np.ndarray]:
+        """Mean loss over all `rows` and its gradient (P,), on the host; nothing moves and nothing is left out."""
 
 
 class Plan(Protocol):
@@ -82,7 +125,7 @@ class Plan(Protocol):
     def evaluate(self, rows: Rows) -> tuple[float, float]:
         """Mean loss and accuracy over `rows`."""
 
-    def learner(self, optimizer: Optimizer, learning_rate: float, beta: float) -> Learner:
+    def learner(self, optimizer: Optimizer, settings: Settings) -> Learner:
         """What moves the parameters by the optimizer's rule."""
 
 
@@ -115,8 +158,8 @@ class Backend(ABC):
         """Rows to take through a net of layer `sizes` at a time: as many as pay, few enough for the caches."""
 
     @abstractmethod
-    def plan(self, sizes: Sequence[int], parameters: np.ndarray, threads: int | None) -> Plan:
-        """A network of layer `sizes`, inputs first and classes last, on at most `threads` CPU threads.
+    def plan(self, network: Network, parameters: np.ndarray, threads: int | None) -> Plan:
+        """A network on at most `threads` CPU threads.
 
         `parameters` (P,), as `fastmlp.network.layer_views` lays them out, are the start and set the floating type.
         """

@@ -20,8 +20,8 @@ from fastmlp.optimizers import Step
 VERSION = KERNELS + fingerprint(Path(__file__).parent) + fingerprint(Path(network.__file__).parent)
 BLOCK = 28  # features whose gradient is made and applied at a time: dense blocks have 14 rows, those over a list 4
 LINE = 64  # bytes of a cache line: threads that write to the same line hold each other up
-RULES = (optimizers.sgd, optimizers.momentum, optimizers.nesterov, optimizers.adam)
-sgd, momentum, nesterov, adam = map(compiled, RULES)
+RULES = tuple(optimizer.rule for optimizer in optimizers.OPTIMIZERS.values())
+sgd, momentum, nesterov, adam, adamw, heavy_ball, heavy_ball_nesterov = map(compiled, RULES)
 
 
 class Moves(NamedTuple):
@@ -68,7 +68,7 @@ def _row_views(layers, first, last):
 def apply(moves, g, start, rate):
     """The optimizer's rule on the parameters from `start` on whose gradients are in g (n,)."""
     h = moves.h
-    h = Step(rate, h.beta, h.rest, h.beta2, h.rest2, h.epsilon)
+    h = Step(rate, h.l2, h.shrink, h.beta, h.rest, h.beta2, h.rest2, h.epsilon)
     w, s = moves.w[start : start + len(g)], row_views(moves.s, start, start + len(g))  # loops from 0 on become vectors
     if moves.rule == 0:
         for i in range(len(w)):
@@ -79,9 +79,18 @@ def apply(moves, g, start, rate):
     elif moves.rule == 2:
         for i in range(len(w)):
             nesterov(w, g, s, i, h)
-    else:
+    elif moves.rule == 3:
         for i in range(len(w)):
             adam(w, g, s, i, h)
+    elif moves.rule == 4:
+        for i in range(len(w)):
+            adamw(w, g, s, i, h)
+    elif moves.rule == 5:
+        for i in range(len(w)):
+            heavy_ball(w, g, s, i, h)
+    else:
+        for i in range(len(w)):
+            heavy_ball_nesterov(w, g, s, i, h)
 
 
 @compiled

@@ -10,10 +10,13 @@ import cupy
 import numpy as np
 from cupy import cublas
 
+from fastmlp.activations import KINDS
+from fastmlp.backends import numpy as host
 from fastmlp.backends.base import Array, Backend, Ops
 from fastmlp.backends.numpy import PIXEL
 from fastmlp.backends.plan import OpsPlan
 from fastmlp.kernels import cuda
+from fastmlp.network import Network
 from fastmlp.optimizers import Step
 
 TILE_ELEMENTS = 2**28  # rows, activations and deltas of one pass at most: 1 GiB of float32
@@ -40,11 +43,17 @@ def affine(x: Array, W: Array, b: Array, out: Array, relu: bool) -> None:
     cuda.bias_relu(out, b, relu)
 
 
-def softmax_cross_entropy(z: Array, y: Array, scale: float, dz: Array, totals: Array) -> None:
-    """dz = (softmax(z) - onehot(y)) * scale; totals += [sum of losses, right answers].
+def softmax_cross_entropy(
+    z: Array, y: Array, scale: float, dz: Array, totals: Array, weight: Array | None = None,
+    numbers: Sequence[float] | np.ndarray = (0.0, 0.0),
+) -> None:  # fmt: skip
+    """dz = (softmax(z) - target) * scale; totals += [sum of losses, right answers].
 
     z (N, O), y (N,) -> dz (N, O), totals (2,).
     """
+    if weight is not None or any(numbers):
+        host.softmax_cross_entropy(z, y, scale, dz, totals, weight, numbers)
+        return
     cuda.softmax_cross_entropy(z, y, scale, dz, totals)
 
 
@@ -52,6 +61,12 @@ def backprop_relu(dz: Array, W: Array, a: Array, out: Array) -> None:
     """out = (dz W^T) * (a > 0). dz (N, O), W (H, O), a (N, H) -> out (N, H)."""
     cublas.gemm("N", "T", dz, W, out=out)  # (N, O)(O, H) -> (N, H)
     cuda.mask(out, a)
+
+
+def backprop(kind: int, dz: Array, W: Array, z: Array, a: Array, out: Array) -> None:
+    """out = (dz W^T) * f'(z). dz (N, O), W (H, O), z, a (N, H) -> out (N, H)."""
+    cublas.gemm("N", "T", dz, W, out=out)  # (N, O)(O, H) -> (N, H)
+    out *= KINDS[kind].slope(z, a)  # (N, H)
 
 
 def weight_gradient(a: Array, dz: Array, dW: Array, db: Array, add: bool) -> None:
@@ -88,7 +103,10 @@ class CupyBackend(Backend):
     """CuPy's cuBLAS for the products, our CUDA kernels for everything between them; data stay on the GPU."""
 
     name = "cupy"
-    ops = Ops(rows, affine, softmax_cross_entropy, backprop_relu, weight_gradient, update)
+    ops = Ops(
+        rows, affine, host.activate, host.dropout, softmax_cross_entropy, host.elementwise_loss, backprop_relu,
+        backprop, weight_gradient, update, host.add_squares, host.clip,
+    )  # fmt: skip
 
     def __init__(self) -> None:
         probe()
@@ -110,9 +128,9 @@ class CupyBackend(Backend):
         """Rows whose inputs, activations and deltas fit TILE_ELEMENTS: a GPU wants the whole batch at once."""
         return max(256, TILE_ELEMENTS // (sizes[0] + 2 * sum(sizes[1:])))
 
-    def plan(self, sizes: Sequence[int], parameters: np.ndarray, threads: int | None) -> OpsPlan:
+    def plan(self, network: Network, parameters: np.ndarray, threads: int | None) -> OpsPlan:
         """A network that runs operation by operation, its arrays on the device."""
-        return OpsPlan(self, sizes, parameters)
+        return OpsPlan(self, network, parameters)
 
     def limit_threads(self, threads: int | None) -> AbstractContextManager[None]:
         """Nothing to limit: no CPU threads compute."""

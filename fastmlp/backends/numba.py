@@ -12,18 +12,19 @@ from typing import Any
 import numba
 import numpy as np
 
-from fastmlp.backends import compiled, compiled_update
+from fastmlp.activations import KINDS
+from fastmlp.backends import compiled, compiled_update, numpy
 from fastmlp.backends.base import HostBackend, Ops, Rows
 from fastmlp.backends.compiled_update import LINE
 from fastmlp.backends.numpy import PIXEL, Index
-from fastmlp.backends.plan import means
+from fastmlp.backends.plan import OpsPlan, means
 from fastmlp.kernels.cpu import fused, sparse
 from fastmlp.kernels.cpu import ops as kernels
 from fastmlp.kernels.cpu.product import publish
 from fastmlp.kernels.cpu.team import STOP, new_team
 from fastmlp.kernels.cpu.vector import register_bytes
-from fastmlp.network import layer_views, parameter_count
-from fastmlp.optimizers import Optimizer, Step, step_rates, step_scalars
+from fastmlp.network import Network, layer_views, parameter_count
+from fastmlp.optimizers import Optimizer, Settings, Step, corrected_rates, step_scalars
 
 LARGE = 1024  # rows: a larger batch is worked through in tiles, a smaller one in two phases
 ALONE = 1e6  # flop between two barriers below which a second thread does not pay
@@ -49,8 +50,14 @@ def affine(x: np.ndarray, W: np.ndarray, b: np.ndarray, out: np.ndarray, relu: b
     kernels.affine(x, W, b, out, relu)
 
 
-def softmax_cross_entropy(z: np.ndarray, y: np.ndarray, scale: float, dz: np.ndarray, totals: np.ndarray) -> None:
-    """dz = (softmax(z) - onehot(y)) * scale; totals += [sum of losses, right answers]. z, dz (N, O), y (N,)."""
+def softmax_cross_entropy(
+    z: np.ndarray, y: np.ndarray, scale: float, dz: np.ndarray, totals: np.ndarray, weight: np.ndarray | None = None,
+    numbers: Sequence[float] | np.ndarray = (0.0, 0.0),
+) -> None:  # fmt: skip
+    """dz = (softmax(z) - target) * scale; totals += [sum of losses, right answers]. z, dz (N, O), y, weight (N,)."""
+    if weight is not None or any(numbers):
+        numpy.softmax_cross_entropy(z, y, scale, dz, totals, weight, numbers)
+        return
     fused.softmax_cross_entropy(z, y, z.dtype.type(scale), dz, totals)
 
 
@@ -58,6 +65,12 @@ def backprop_relu(dz: np.ndarray, W: np.ndarray, a: np.ndarray, out: np.ndarray)
     """out = (dz W^T) * (a > 0). dz (N, O), W (H, O), a (N, H) -> out (N, H)."""
     publish(out.dtype.name)
     kernels.backprop_relu(dz, np.ascontiguousarray(W.T), a, out)
+
+
+def backprop(kind: int, dz: np.ndarray, W: np.ndarray, z: np.ndarray, a: np.ndarray, out: np.ndarray) -> None:
+    """out = (dz W^T) * f'(z). dz (N, O), W (H, O), z, a (N, H) -> out (N, H)."""
+    affine(dz, np.ascontiguousarray(W.T), np.zeros(len(W), W.dtype), out, False)  # (N, O)(O, H) -> (N, H)
+    out *= KINDS[kind].slope(z, a)  # (N, H)
 
 
 def weight_gradient(a: np.ndarray, dz: np.ndarray, dW: np.ndarray, db: np.ndarray, add: bool) -> None:
@@ -230,8 +243,10 @@ class NumbaLearner:
         """The first `steps` steps of an epoch on a team -> [sum of losses, right answers]."""
         plan, n = self.plan, len(rows)
         t = self.steps + 1 + np.arange(steps)  # (steps,)
-        rates = step_rates(self.rule, self.learning_rate, self.beta, t).astype(plan.dtype)  # (steps,)
-        h = step_scalars(self.rule, self.learning_rate, self.beta, 1, plan.dtype)
+        rates = corrected_rates(self.rule, self.learning_rate, Settings(beta=self.beta), t).astype(
+            plan.dtype
+        )  # (steps,)
+        h = step_scalars(self.rule, self.learning_rate, Settings(beta=self.beta), 1, plan.dtype)
         moves = moves_of(self.rule, plan.parameters, self.gradient, self.state, h, rates)
         threads = plan.team_size(3 * plan.flop * min(batch_size, n))
         if batch_size <= LARGE:  # a thread owns whole lines of columns
@@ -274,16 +289,17 @@ class NumbaBackend(HostBackend):
 
     name = "numba"
     ops = Ops(
-        rows, affine, softmax_cross_entropy, backprop_relu, weight_gradient, update
-    )  # a plan runs them compiled in
+        rows, affine, numpy.activate, numpy.dropout, softmax_cross_entropy, numpy.elementwise_loss, backprop_relu,
+        backprop, weight_gradient, update, numpy.add_squares, numpy.clip,
+    )  # fmt: skip
 
     def __init__(self) -> None:
         if numba.njit(lambda x: x + 1)(1) != 2:  # raises where Numba cannot compile
             raise RuntimeError("compiled code gave a wrong sum")
 
-    def plan(self, sizes: Sequence[int], parameters: np.ndarray, threads: int | None) -> NumbaPlan:
+    def plan(self, network: Network, parameters: np.ndarray, threads: int | None) -> OpsPlan:
         """A network on this backend."""
-        return NumbaPlan(sizes, parameters, team_threads(threads))
+        return OpsPlan(self, network, parameters)
 
     def limit_threads(self, threads: int | None) -> AbstractContextManager[Any]:
         """Nothing to do: a plan starts as many threads as it was given."""

@@ -9,8 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from fastmlp.activations import IDENTITY, KINDS
 from fastmlp.backends.base import HostBackend, Ops
 from fastmlp.backends.plan import OpsPlan
+from fastmlp.dropout import stays
+from fastmlp.losses import RULES
+from fastmlp.network import Network
 from fastmlp.optimizers import Step
 
 Index = slice | np.ndarray
@@ -37,23 +41,76 @@ def affine(x: np.ndarray, W: np.ndarray, b: np.ndarray, out: np.ndarray, relu: b
         np.maximum(out, 0, out=out)  # backward needs only out > 0, so z is not kept
 
 
-def softmax_cross_entropy(z: np.ndarray, y: np.ndarray, scale: float, dz: np.ndarray, totals: np.ndarray) -> None:
-    """dz = (softmax(z) - onehot(y)) * scale; totals += [sum of losses, right answers]. z, dz (N, O), y (N,)."""
-    sample = np.arange(len(z))
-    right = np.count_nonzero(z.argmax(axis=1) == y)
+def activate(kind: int, z: np.ndarray, a: np.ndarray) -> None:
+    """a = f(z). z (N, H) -> a (N, H)."""
+    a[:] = KINDS[kind].f(z)
+
+
+def dropout(a: np.ndarray, share: float, key: np.uint64, first: int, out: np.ndarray) -> None:
+    """out = a / (1 - share) where the unit stays in, else 0. a (N, H) -> out (N, H)."""
+    place = np.arange(first * a.shape[1], (first + len(a)) * a.shape[1], dtype=np.uint64).reshape(a.shape)  # (N, H)
+    with np.errstate(over="ignore"):  # the hash is taken modulo 2^64
+        kept = stays(share, key, place)  # (N, H)
+    np.multiply(a, kept * a.dtype.type(1 / (1 - share)), out=out)  # (N, H)
+
+
+def softmax_cross_entropy(
+    z: np.ndarray, y: np.ndarray, scale: float, dz: np.ndarray, totals: np.ndarray, weight: np.ndarray | None = None,
+    numbers: Sequence[float] | np.ndarray = (0.0, 0.0),
+) -> None:  # fmt: skip
+    """dz = (softmax(z) - target) * scale; totals += [sum of losses, right answers]. z, dz (N, O), y, weight (N,)."""
+    sample, real, tiny, (smoothing, gamma) = np.arange(len(z)), dz.dtype.type, np.finfo(dz.dtype).tiny, numbers
+    totals[1] += np.count_nonzero(z.argmax(axis=1) == y)
     np.subtract(z, z.max(axis=1, keepdims=True), out=dz)  # (N, O), the largest is 0: exp cannot overflow
-    target = dz[sample, y]  # (N,)
+    target = dz[sample, y] if smoothing == 0 else smoothed(dz, dz[sample, y], smoothing)  # (N,)
     np.exp(dz, out=dz)  # (N, O)
     total = dz.sum(axis=1)  # (N,) at least 1: the logarithm is finite
-    totals += np.sum(np.log(total) - target, dtype=np.float64), right
-    dz *= (dz.dtype.type(scale) / total)[:, None]  # (N, O), softmax(z) * scale
-    dz[sample, y] -= dz.dtype.type(scale)
+    loss = np.log(total) - target  # (N,)
+    factor = np.full_like(total, scale)  # (N,)
+    if gamma > 0:  # loss = -(1 - p)^gamma log p; its slope over that of -log p follows
+        miss = -np.expm1(-loss)  # (N,) 1 - p
+        weaker = miss ** real(gamma)  # (N,)
+        factor *= weaker + np.where(miss > 0, real(gamma) * (1 - miss) * loss * weaker / np.maximum(miss, tiny), 0)
+        loss *= weaker
+    if weight is not None:
+        factor *= weight
+        loss *= weight
+    totals[0] += loss.sum(dtype=np.float64)
+    dz *= (factor / total)[:, None]  # (N, O), softmax(z) * factor
+    dz[sample, y] -= factor * real(1 - smoothing)
+    if smoothing > 0:
+        dz -= (factor * real(smoothing / z.shape[1]))[:, None]
+
+
+def smoothed(z: np.ndarray, right: np.ndarray, smoothing: float) -> np.ndarray:
+    """sum(target * z) of each row, the target smoothed. z (N, O), right (N,) z[y] -> (N,)."""
+    return np.asarray(z.dtype.type(1 - smoothing) * right + z.dtype.type(smoothing) * z.mean(axis=1))
+
+
+def elementwise_loss(
+    kind: int, z: np.ndarray, y: np.ndarray, scale: float, dz: np.ndarray, totals: np.ndarray,
+    weight: np.ndarray | None, numbers: np.ndarray,
+) -> None:  # fmt: skip
+    """dz = dloss/dz * scale; totals += [sum of losses, right answers]. z, y, dz (N, O), weight (N,), numbers (O,)."""
+    totals[1] += np.count_nonzero(((z > 0) == (y > 0.5)).all(axis=1))
+    loss, slope = RULES[kind - 1](z, y, numbers)  # (N, O)
+    if weight is not None:
+        loss, slope = loss * weight[:, None], slope * weight[:, None]
+    totals[0] += loss.sum(dtype=np.float64)
+    np.multiply(slope, dz.dtype.type(scale), out=dz)  # (N, O)
 
 
 def backprop_relu(dz: np.ndarray, W: np.ndarray, a: np.ndarray, out: np.ndarray) -> None:
     """out = (dz W^T) * (a > 0). dz (N, O), W (H, O), a (N, H) -> out (N, H)."""
     np.dot(dz, W.T, out=out)  # (N, O)(O, H) -> (N, H)
     out *= a > 0  # (N, H)
+
+
+def backprop(kind: int, dz: np.ndarray, W: np.ndarray, z: np.ndarray, a: np.ndarray, out: np.ndarray) -> None:
+    """out = (dz W^T) * f'(z). dz (N, O), W (H, O), z, a (N, H) -> out (N, H)."""
+    np.dot(dz, W.T, out=out)  # (N, O)(O, H) -> (N, H)
+    if kind != IDENTITY:
+        out *= KINDS[kind].slope(z, a)  # (N, H)
 
 
 def weight_gradient(a: np.ndarray, dz: np.ndarray, dW: np.ndarray, db: np.ndarray, add: bool) -> None:
@@ -72,6 +129,18 @@ def update(rule: Callable[..., None], w: np.ndarray, g: np.ndarray, s: np.ndarra
         rule(w, g, s, slice(start, start + CHUNK), h)
 
 
+def add_squares(w: np.ndarray, factor: float, out: np.ndarray) -> None:
+    """out += factor * (sum of w^2). w (P,) -> out (1,) float64."""
+    out += factor * float(np.dot(w, w))
+
+
+def clip(g: np.ndarray, longest: float) -> None:
+    """g *= min(1, longest / |g|). g (P,)."""
+    length = float(np.sqrt(np.dot(g, g)))
+    if length > longest:
+        g *= g.dtype.type(longest / length)
+
+
 @cache
 def threadpools() -> Any:
     """The BLAS libraries in this process, found once; none on a Mac, where NumPy uses Accelerate."""
@@ -84,11 +153,14 @@ class NumpyBackend(HostBackend):
     """NumPy and its BLAS."""
 
     name = "numpy"
-    ops = Ops(rows, affine, softmax_cross_entropy, backprop_relu, weight_gradient, update)
+    ops = Ops(
+        rows, affine, activate, dropout, softmax_cross_entropy, elementwise_loss, backprop_relu, backprop,
+        weight_gradient, update, add_squares, clip,
+    )  # fmt: skip
 
-    def plan(self, sizes: Sequence[int], parameters: np.ndarray, threads: int | None) -> OpsPlan:
+    def plan(self, network: Network, parameters: np.ndarray, threads: int | None) -> OpsPlan:
         """A network that runs operation by operation."""
-        return OpsPlan(self, sizes, parameters)
+        return OpsPlan(self, network, parameters)
 
     def limit_threads(self, threads: int | None) -> AbstractContextManager[Any]:
         """At most `threads` threads in the BLAS products; None leaves BLAS its own choice."""

@@ -21,7 +21,6 @@ COLUMN_ROWS = 256  # rows that one block of column_sum takes at least
 COLUMN_PARTS = 128  # parts of a column sum at most; a constant, so that every card sums in the same order
 
 REALS = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
-STEP_NUMBERS = {"sgd": 1, "momentum": 3, "nesterov": 3, "adam": 6}  # of a step's numbers, how many a rule reads
 
 
 def source(name: str) -> str:
@@ -127,7 +126,7 @@ def sum_rows(d: Array, out: Array, add: bool) -> None:
 def softmax_cross_entropy(z: Array, y: Array, scale: float, dz: Array, totals: Array) -> None:
     """dz = (softmax(z) - onehot(y)) * scale; totals += [sum of losses, right answers].
 
-    z (N, O), y (N,) int32 -> dz (N, O), which may be z itself, totals (2,).
+    z (N, O), y (N,) int32 -> dz (N, O), which may be z itself, totals (2,) or more.
     """
     import cupy
 
@@ -135,7 +134,7 @@ def softmax_cross_entropy(z: Array, y: Array, scale: float, dz: Array, totals: A
     expect(z, real, N, O)
     expect(y, np.int32, N)
     expect(dz, real, N, O)
-    expect(totals, np.float64, 2)
+    expect(totals, np.float64, len(totals))
     rows = cupy.empty((2, N), np.float64)  # the loss of each row, and whether it is right
     grid, block = (-(-N * LANES // THREADS),), (LANES, THREADS // LANES)
     arguments = (z, y, real.type(scale), dz, rows, np.int64(N), np.int32(O))
@@ -149,5 +148,5 @@ def update(rule: str, w: Array, g: Array, s: Array, h: tuple[Any, ...]) -> None:
     expect(w, real, P)
     expect(g, real, P)
     expect(s, real, len(s), P)
-    numbers = (real.type(number) for number in h[: STEP_NUMBERS[rule]])
+    numbers = (real.type(number) for number in h)
     kernel("update", rule, real)((-(-P // THREADS),), (THREADS,), (w, g, s, np.int64(P), *numbers))

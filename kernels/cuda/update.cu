@@ -1,7 +1,6 @@
 // The optimizers' rules, one thread a parameter. Compiled with -DREAL=float or -DREAL=double.
 //
-// P parameters. rate: the learning rate; beta, rest = 1 - beta: decay of the mean of gradients; beta2, rest2: of the
-// mean of squares.
+// P parameters. The numbers are those of `fastmlp.optimizers.Step`, in its order, and all rules take all of them.
 
 #define PARAMETER (blockIdx.x * (long long)blockDim.x + threadIdx.x)
 
@@ -10,11 +9,12 @@ extern "C" __global__ void sgd(
     REAL* w,        // (P,)
     const REAL* g,  // (P,)
     REAL* s,        // (0, P)
-    long long P, REAL rate)
+    long long P, REAL rate, REAL l2, REAL shrink, REAL beta, REAL rest, REAL beta2, REAL rest2, REAL epsilon)
 {
     const long long i = PARAMETER;
     if (i >= P) return;
-    w[i] -= rate * g[i];
+    const REAL d = g[i] + l2 * w[i];
+    w[i] -= rate * d;
 }
 
 // v = beta v + (1 - beta) g; w -= rate v
@@ -22,11 +22,12 @@ extern "C" __global__ void momentum(
     REAL* w,        // (P,)
     const REAL* g,  // (P,)
     REAL* s,        // (1, P)  v
-    long long P, REAL rate, REAL beta, REAL rest)
+    long long P, REAL rate, REAL l2, REAL shrink, REAL beta, REAL rest, REAL beta2, REAL rest2, REAL epsilon)
 {
     const long long i = PARAMETER;
     if (i >= P) return;
-    const REAL v = beta * s[i] + rest * g[i];
+    const REAL d = g[i] + l2 * w[i];
+    const REAL v = beta * s[i] + rest * d;
     s[i] = v;
     w[i] -= rate * v;
 }
@@ -36,13 +37,14 @@ extern "C" __global__ void nesterov(
     REAL* w,        // (P,)
     const REAL* g,  // (P,)
     REAL* s,        // (1, P)  v
-    long long P, REAL rate, REAL beta, REAL rest)
+    long long P, REAL rate, REAL l2, REAL shrink, REAL beta, REAL rest, REAL beta2, REAL rest2, REAL epsilon)
 {
     const long long i = PARAMETER;
     if (i >= P) return;
-    const REAL v = beta * s[i] + rest * g[i];
+    const REAL d = g[i] + l2 * w[i];
+    const REAL v = beta * s[i] + rest * d;
     s[i] = v;
-    w[i] -= rate * (beta * v + rest * g[i]);
+    w[i] -= rate * (beta * v + rest * d);
 }
 
 // m = beta m + (1 - beta) g; q = beta2 q + (1 - beta2) g^2; w -= rate m / (sqrt(q) + epsilon)
@@ -50,13 +52,61 @@ extern "C" __global__ void adam(
     REAL* w,        // (P,)
     const REAL* g,  // (P,)
     REAL* s,        // (2, P)  m, q
-    long long P, REAL rate, REAL beta, REAL rest, REAL beta2, REAL rest2, REAL epsilon)
+    long long P, REAL rate, REAL l2, REAL shrink, REAL beta, REAL rest, REAL beta2, REAL rest2, REAL epsilon)
 {
     const long long i = PARAMETER;
     if (i >= P) return;
-    const REAL m = beta * s[i] + rest * g[i];
-    const REAL q = beta2 * s[P + i] + rest2 * (g[i] * g[i]);
+    const REAL d = g[i] + l2 * w[i];
+    const REAL m = beta * s[i] + rest * d;
+    const REAL q = beta2 * s[P + i] + rest2 * (d * d);
     s[i] = m;
     s[P + i] = q;
     w[i] -= rate * m / (sqrt(q) + epsilon);
+}
+
+// as adam, after w -= shrink w
+extern "C" __global__ void adamw(
+    REAL* w,        // (P,)
+    const REAL* g,  // (P,)
+    REAL* s,        // (2, P)  m, q
+    long long P, REAL rate, REAL l2, REAL shrink, REAL beta, REAL rest, REAL beta2, REAL rest2, REAL epsilon)
+{
+    const long long i = PARAMETER;
+    if (i >= P) return;
+    const REAL d = g[i] + l2 * w[i];
+    const REAL m = beta * s[i] + rest * d;
+    const REAL q = beta2 * s[P + i] + rest2 * (d * d);
+    s[i] = m;
+    s[P + i] = q;
+    w[i] -= shrink * w[i] + rate * m / (sqrt(q) + epsilon);
+}
+
+// v = beta v - rate g; w += v
+extern "C" __global__ void heavy_ball(
+    REAL* w,        // (P,)
+    const REAL* g,  // (P,)
+    REAL* s,        // (1, P)  v
+    long long P, REAL rate, REAL l2, REAL shrink, REAL beta, REAL rest, REAL beta2, REAL rest2, REAL epsilon)
+{
+    const long long i = PARAMETER;
+    if (i >= P) return;
+    const REAL d = g[i] + l2 * w[i];
+    const REAL v = beta * s[i] - rate * d;
+    s[i] = v;
+    w[i] += v;
+}
+
+// v = beta v - rate g; w += beta v - rate g
+extern "C" __global__ void heavy_ball_nesterov(
+    REAL* w,        // (P,)
+    const REAL* g,  // (P,)
+    REAL* s,        // (1, P)  v
+    long long P, REAL rate, REAL l2, REAL shrink, REAL beta, REAL rest, REAL beta2, REAL rest2, REAL epsilon)
+{
+    const long long i = PARAMETER;
+    if (i >= P) return;
+    const REAL d = g[i] + l2 * w[i];
+    const REAL v = beta * s[i] - rate * d;
+    s[i] = v;
+    w[i] += beta * v - rate * d;
 }

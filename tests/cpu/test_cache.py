@@ -27,7 +27,7 @@ assert not isinstance(loaded, str), loaded
 one, out, w = np.ones((1, 1), np.float32), np.zeros((1, 1), np.float32), np.zeros(1, np.float32)
 if "product" in sys.argv:
     loaded.ops.affine(one, 2 * one, 3 * one[0], out, False)
-h = optimizers.step_scalars(optimizers.sgd, 1.0, 0.9, 1, w.dtype)
+h = optimizers.step_scalars(optimizers.sgd, 1.0, optimizers.Settings(), 1, w.dtype)
 loaded.ops.update(optimizers.sgd, w, np.ones(1, np.float32), np.zeros((0, 1), np.float32), h)
 print(json.dumps([cache.KERNELS, float(out[0, 0]), float(w[0])]))
 """

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from steps import epoch
 from tolerance import assert_close
 
 pytest.importorskip("numba")
@@ -18,8 +19,8 @@ from fastmlp import backends, train
 from fastmlp.backends import numba as numba_backend
 from fastmlp.backends.base import Rows
 from fastmlp.backends.numba import LARGE
-from fastmlp.network import initialise
-from fastmlp.optimizers import OPTIMIZERS, find
+from fastmlp.network import Network, initialise
+from fastmlp.optimizers import OPTIMIZERS, Settings, find
 
 BATCH = {"phases": 48, "tiles": LARGE + 7}
 ROWS = {"phases": 211, "tiles": 2 * LARGE + 99}  # the last batch is smaller
@@ -49,13 +50,15 @@ def data(n, sizes, real, kind="normal", seed=0):
 
 def learner(name, sizes, real, rule="momentum", threads=1):
     """A learner of the backend, as it starts."""
-    plan = backends.load(name).plan(sizes, initialise(sizes, np.random.default_rng(3), np.dtype(real)), threads)
-    return plan.learner(find(rule), 0.01 if rule == "adam" else 0.1, 0.9)
+    start = initialise(sizes, np.random.default_rng(3), np.dtype(real))
+    made = backends.load(name).plan(Network(sizes), start, threads).learner(find(rule), Settings())
+    made.rate = 0.01 if rule.startswith(("adam", "heavy")) else 0.1
+    return made
 
 
 def run(made, rows, batch, epochs=3):
     """The curve of (loss, accuracy), and the parameters in the end."""
-    return np.array([made.epoch(rows, batch) for _ in range(epochs)]), made.plan.parameters
+    return np.array([epoch(made, rows, batch) for _ in range(epochs)]), made.plan.parameters
 
 
 def assert_same_run(got, want, real):
@@ -131,7 +134,7 @@ def test_a_learner_takes_batches_of_changing_size_and_kind():
     both = [learner(name, NET, "float32", "adam", 2) for name in ("numpy", "numba")]
     for turn, batch in enumerate((64, 2 * LARGE, 30, 100, 7, 2 * LARGE)):
         X, y = data(300, NET, "float32", contents[turn % 3], seed=turn)
-        assert_close(*(made.epoch(Rows(X, y), batch) for made in reversed(both)), "float32", "run")
+        assert_close(*(epoch(made, Rows(X, y), batch) for made in reversed(both)), "float32", "run")
     assert_close(both[1].plan.parameters, both[0].plan.parameters, "float32", "run")
     assert_close(both[1].state, both[0].state, "float32", "run")
     assert both[1].steps == both[0].steps
@@ -251,10 +254,10 @@ def test_control_c_ends_an_epoch_at_once_and_the_next_one_works(batch, threads):
     X, y = data(1000, sizes, "float32")
     made = learner("numba", sizes, "float32", threads=threads)
     small = Rows(X, y, np.arange(1000))
-    made.epoch(small, batch)  # compiled now
+    epoch(made, small, batch)  # compiled now
     rows = Rows(X, y, np.tile(np.arange(1000), 8000))
     before = threading.active_count()
-    assert interrupted(lambda: made.epoch(rows, batch)) < PATIENCE
+    assert interrupted(lambda: epoch(made, rows, batch)) < PATIENCE
     left = made.plan.parameters.copy()
     time.sleep(0.05)
     assert left.tobytes() == made.plan.parameters.tobytes()  # nobody is still at work
@@ -263,8 +266,8 @@ def test_control_c_ends_an_epoch_at_once_and_the_next_one_works(batch, threads):
     got.plan.parameters[:] = made.plan.parameters
     want.plan.parameters[:] = made.plan.parameters
     assert np.isfinite(made.plan.parameters).all()
-    assert want.epoch(small, batch) == got.epoch(small, batch)
-    loss, _ = made.epoch(small, batch)
+    assert epoch(want, small, batch) == epoch(got, small, batch)
+    loss, _ = epoch(made, small, batch)
     assert np.isfinite(loss)
 
 
@@ -275,9 +278,9 @@ def test_control_c_ends_many_small_steps_at_once(monkeypatch):
     sizes = (2, 2)
     X, y = data(1000, sizes, "float32")
     made = learner("numba", sizes, "float32", threads=2)
-    made.epoch(Rows(X, y, np.arange(1000)), 1)  # compiled now
+    epoch(made, Rows(X, y, np.arange(1000)), 1)  # compiled now
     rows = Rows(X, y, np.tile(np.arange(1000), 5000))
-    assert interrupted(lambda: made.epoch(rows, 1), after=0.6) < PATIENCE
+    assert interrupted(lambda: epoch(made, rows, 1), after=0.6) < PATIENCE
 
 
 # Several at once: threads, processes.

@@ -12,7 +12,8 @@ from tolerance import tolerance
 import fastmlp
 from fastmlp import network
 from fastmlp.backends.numpy import NumpyBackend
-from fastmlp.optimizers import OPTIMIZERS, step_scalars
+from fastmlp.dropout import NONE
+from fastmlp.optimizers import OPTIMIZERS, Settings, step_scalars
 
 REALS = [np.dtype(np.float32), np.dtype(np.float64)]
 ROWS = [1, 7, 333]  # less than a warp, less than a block, several blocks and a part of one
@@ -164,7 +165,7 @@ class OpTests:
         for t in (1, 2, 3):
             g = self.normal(P, real=real)
             g[1::7] = 0  # a unit that never fires: Adam must not divide by zero
-            h = step_scalars(rule, rate, 0.9, t, real)
+            h = step_scalars(rule, rate, Settings(weight_decay=0.02), t, real, 0.01)
             rule(w, g.astype(float), s, slice(None), h)
             self.ops.update(rule, device_w, self.backend.asarray(g), device_s, h)
         close(self.get(device_w), w, real)
@@ -176,6 +177,7 @@ class OpTests:
         random, sizes = np.random.default_rng(3), (30, 17, 5)
         X, y = random.integers(0, 256, (200, 30)).astype(np.uint8), random.integers(0, 5, 200).astype(np.int32)
         rule, states, rate = OPTIMIZERS[optimizer]
+        net = network.Network(sizes)
         params = backend.asarray(network.initialise(sizes, random, real))
         grads, state = backend.zeros(len(params), real), backend.zeros((states, len(params)), real)
         (W, b), (dW, db) = network.layer_views(params, sizes), network.layer_views(grads, sizes)
@@ -188,10 +190,11 @@ class OpTests:
                 picked = batch[tile : tile + 40]
                 n = len(picked)
                 network.loss_and_gradients(
-                    backend.ops, backend.ops.rows(X, picked, x[:n]), y[picked], 1 / len(batch), W, b,
-                    tuple(l[:n] for l in a), tuple(l[:n] for l in dz), dW, db, totals, tile > 0,
+                    backend.ops, net, (0, 0), backend.ops.rows(X, picked, x[:n]), y[picked], None, 1 / len(batch),
+                    W, b, network.Units(*(tuple(l[:n] for l in layers) for layers in (a, a, a, dz))), dW, db,
+                    totals, tile > 0, NONE,
                 )  # fmt: skip
-            backend.ops.update(rule, params, grads, state, step_scalars(rule, rate, 0.9, t, real))
+            backend.ops.update(rule, params, grads, state, step_scalars(rule, rate, Settings(), t, real))
         return params, totals
 
     @real_types
