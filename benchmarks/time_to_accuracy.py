@@ -113,9 +113,9 @@ def main(
     job = Job(Source("mnist train", rows), (HIDDEN,), BATCH, "momentum", RATE, threads)
     test = Source("mnist test", rows).load()
     with ExitStack() as stack:
-        processes, missing = start({library: contract.LIBRARIES[library] for library in chosen}, console, stack)
-        outcomes = compete(list(processes.values()), job, test, seeds, console.print)
-        facts = record.about(about, processes.values(), "benchmarks.time_to_accuracy")
+        started = start({library: contract.LIBRARIES[library] for library in chosen}, console, stack)
+        outcomes = compete(list(started.processes.values()), job, test, seeds, console.print)
+        facts = record.about(about, started.versions(), "benchmarks.time_to_accuracy")
     lines = [(name, *summary(found)) for name, found in outcomes.items()]
     table = Table(*HEADS)
     for line in lines:
@@ -123,8 +123,8 @@ def main(
     console.print(table)
     if keep:
         facts |= {
-            "threads": threads, "not run": missing, "mean rate of each epoch": falling(job).mean(axis=1).tolist(),
-            "seconds and accuracy by seed": outcomes,
+            "threads": threads, "not run": started.missing,
+            "mean rate of each epoch": falling(job).mean(axis=1).tolist(), "seconds and accuracy by seed": outcomes,
         }  # fmt: skip
         record.keep(folder, "time-to-accuracy", facts, document(facts, lines), console)
 

@@ -38,14 +38,14 @@ def main(
     chosen, libraries = choose(rows(most, threads), only or [])
     readings: list[float] = []
     with ExitStack() as stack:
-        processes, missing = start({library: LIBRARIES[library] for library in libraries}, console, stack)
-        measured = [run(row, processes, rounds, threads, readings, console) for row in chosen]
-        facts = record.about(about, processes.values(), __package__)
+        started = start({library: LIBRARIES[library] for library in libraries}, console, stack)
+        measured = [run(row, started.processes, rounds, threads, readings, console) for row in chosen]
+        facts = record.about(about, started.versions(), __package__)
     console.print(record.terminal_table(measured, max(readings)))
     if keep:
         facts |= {
-            "threads": threads, "rounds": rounds, "images": images_name(), "most rows": most, "not run": missing,
-            "peak flop/s": {"best": max(readings), "readings": readings},
+            "threads": threads, "rounds": rounds, "images": images_name(), "most rows": most,
+            "not run": started.missing, "peak flop/s": {"best": max(readings), "readings": readings},
             "table": [row._asdict() for row in measured],
         }  # fmt: skip
         record.keep(folder, "peers", facts, record.peers_document(facts, measured), console)

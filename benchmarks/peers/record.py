@@ -5,14 +5,14 @@ from __future__ import annotations
 import datetime
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
-from .process import Process
 from .rounds import spread
 
 FOLDER = Path(__file__).parents[1] / "records"
@@ -40,11 +40,15 @@ def command(module: str) -> str:
     return " ".join([f"python -m {module}", *(Path(word).name for word in sys.argv[1:])])
 
 
-def about(machine: Mapping[str, Any], processes: Iterable[Process], module: str) -> dict[str, Any]:
+def about(machine: Mapping[str, Any], versions: Mapping[str, str], module: str) -> dict[str, Any]:
     """What every record begins with: date, command, machine, and the versions of all that ran."""
-    versions = {name: text for process in processes for name, text in process.call("versions").items()}
     today = datetime.date.today().isoformat()
     return {"date": today, "command": command(module), "machine": machine, "versions": versions}
+
+
+def packages(*names: str) -> dict[str, str]:
+    """Versions of installed packages."""
+    return {name: version(name) for name in names}
 
 
 def first_of_ours(seconds: Mapping[str, list[float]]) -> float | None:

@@ -18,6 +18,10 @@ class Started(NamedTuple):
     processes: dict[str, Process]  # by library
     missing: dict[str, str]  # the reasons, by library
 
+    def versions(self) -> dict[str, str]:
+        """Of everything that runs."""
+        return {name: text for process in self.processes.values() for name, text in process.call("versions").items()}
+
 
 def start(modules: Mapping[str, str], console: Console, stack: ExitStack) -> Started:
     """Start a process for each library, given with its module; they end with `stack`."""
