@@ -28,9 +28,9 @@ class Allowed(NamedTuple):
 
 
 PROBA = 1e-5  # largest difference of a probability, and of two that a label may confuse
-FEW = 4.5  # steps, the last a smaller batch, after which a library must still agree closely
-# After a few steps, or one, by precision; see research on operands of products: float32's rounding is 2^-24 of a
-# number, tf32's and float16's 2^-11, bfloat16's 2^-8.
+FEW = 10  # steps after which a library must still agree closely
+# After so many, by the precision of operands: float32 rounds to 2^-24 of a number, tf32 and float16 to 2^-11, bfloat16
+# to 2^-8.
 SOON = {
     "float32": Allowed(1e-5, 1e-3),
     "tf32": Allowed(1e-3, 2e-2),
@@ -39,17 +39,16 @@ SOON = {
 }
 
 
-def allowed(job: Job, few: bool) -> Allowed:
-    """After a few steps, or one, only rounding differs.
+def allowed(job: Job, steps: int) -> Allowed:
+    """After a few steps, only rounding differs.
 
     Later a rounding may turn a ReLU on or off, and Adam makes steps of any gradient as large as the rate: after 164
     of them fastmlp's two backends have been 9 % of the way apart. So Adam's parameters are judged after a few steps.
     """
     soon = SOON[job.precision]
-    if few or job.full:
+    if steps <= FEW:
         return soon
-    later = Allowed(10 * soon.loss, 10 * soon.moved)
-    return Allowed(1e3 * soon.loss, np.inf) if job.optimizer == "adam" else later
+    return Allowed(1e3 * soon.loss, np.inf) if job.optimizer == "adam" else Allowed(10 * soon.loss, 10 * soon.moved)
 
 
 def reference(job: Job) -> Ours:
@@ -59,11 +58,12 @@ def reference(job: Job) -> Ours:
     return found
 
 
-def epoch_check(job: Job, few: bool = False, epochs: int = 1) -> Check:
-    """Judges the loss and the parameters after one epoch from the start, or more: `Trainer.epoch`'s outcome."""
-    exact = reference(job)
-    expected = exact.epoch(job.order(), job.rates(epochs))
-    after, limits = exact.parameters(), allowed(job, few)
+def epoch_check(job: Job, times: int = 1) -> Check:
+    """Judges the loss of the last of so many epochs from the start, and the parameters after it."""
+    exact, order, rates = reference(job), job.order(), job.rates()
+    for _ in range(times):
+        expected = exact.epoch(order, rates)
+    after, limits = exact.parameters(), allowed(job, times * len(rates))
     way = np.linalg.norm(after - job.start())
 
     def check(name: str, outcome: tuple[float, np.ndarray]) -> None:
@@ -73,7 +73,7 @@ def epoch_check(job: Job, few: bool = False, epochs: int = 1) -> Check:
         off, moved = abs(loss / expected - 1), np.linalg.norm(parameters - after) / way
         if not (off <= limits.loss and moved <= limits.moved):
             raise WrongResult(
-                f"{name}: the loss of one epoch is {loss:.6f}, expected {expected:.6f}, off by {off:.1e} "
+                f"{name}: the loss of the epoch is {loss:.6f}, expected {expected:.6f}, off by {off:.1e} "
                 f"(allowed {limits.loss:.0e}); the parameters are off by {moved:.1e} of the way they went "
                 f"(allowed {limits.moved:.0e})"
             )
@@ -81,7 +81,7 @@ def epoch_check(job: Job, few: bool = False, epochs: int = 1) -> Check:
     return check
 
 
-def proba_check(job: Job) -> Check:
+def proba_check(job: Job, times: int = 1) -> Check:
     """Judges the probabilities (N, O) of all rows."""
     expected = probabilities(job)
 
@@ -93,7 +93,7 @@ def proba_check(job: Job) -> Check:
     return check
 
 
-def label_check(job: Job) -> Check:
+def label_check(job: Job, times: int = 1) -> Check:
     """Judges the labels (n,) of the first n rows; ties within rounding may go either way."""
     expected = probabilities(job)
 
@@ -111,7 +111,7 @@ def probabilities(job: Job) -> Callable[[], np.ndarray]:
     return cache(lambda: softmax(reference(job).plan.logits(job.data.raw)))
 
 
-def accuracy_check(job: Job) -> Check:
+def accuracy_check(job: Job, times: int = 1) -> Check:
     """Judges the accuracy of whole trainings that begin and shuffle as each library does."""
     least = 0.9 if len(job.data.y) >= ROWS else 0.0  # fewer rows only try the harness
 
@@ -122,4 +122,5 @@ def accuracy_check(job: Job) -> Check:
     return check
 
 
+# Of an outcome, by the work that it comes from: made of the job and the number of runs since the start.
 CHECKS = {"epoch": epoch_check, "proba": proba_check, "label": label_check, "whole": accuracy_check}

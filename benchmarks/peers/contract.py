@@ -33,9 +33,9 @@ class Trainer(Protocol):
         """Back to the start: parameters, and an optimizer that has seen nothing."""
 
     def epoch(self, order: np.ndarray | None, rates: np.ndarray) -> float:
-        """Steps over rows `order` (N,), each at its rate; the mean of the rows' losses, each before its own step.
+        """One epoch over rows `order` (N,), None for the full batch; the mean loss, each batch's before its step.
 
-        rates (steps,). For the full batch `order` is None, and each step takes all rows as they stand.
+        rates (steps,). The host has the loss when the call returns.
         """
 
     def parameters(self) -> np.ndarray:

@@ -74,9 +74,9 @@ class Job(NamedTuple):
         """Whether a step takes all rows."""
         return self.batch >= len(self.data.y)
 
-    def head(self, steps: float) -> Job:
-        """The same on the rows of the first few steps."""
-        return self._replace(source=self.source._replace(rows=int(steps * self.batch)))
+    def head(self, steps: int) -> Job:
+        """The same on the rows of the first few steps, the last of which gets half a batch."""
+        return self._replace(source=self.source._replace(rows=int((steps - 0.5) * self.batch)))
 
     def start(self) -> np.ndarray:
         """The parameters before the first step (P,), float32. Biases other than 0, so that each counts."""
@@ -90,9 +90,9 @@ class Job(NamedTuple):
         """The rows in the order of an epoch (N,); None for the full batch: as they stand."""
         return None if self.full else np.random.default_rng(seed).permutation(len(self.data.y))
 
-    def rates(self, epochs: int = 1) -> np.ndarray:
-        """The rate of each step of so many epochs (steps,)."""
-        return np.full(epochs * -(-len(self.data.y) // self.batch), self.rate)
+    def rates(self) -> np.ndarray:
+        """The rate of each step of an epoch (steps,)."""
+        return np.full(-(-len(self.data.y) // self.batch), self.rate)
 
     def flop(self) -> float:
         """Work of one epoch: forward and weight gradient of every layer, deltas of all but the first."""

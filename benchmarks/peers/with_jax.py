@@ -1,4 +1,4 @@
-"""JAX: a whole epoch in one call of jit, lax.scan over its batches, buffers donated; a call a step for the full batch.
+"""JAX: a whole epoch in one call of jit, lax.scan over its batches, buffers donated.
 
 Each choice left open by that was tried both ways on a CPU: rows gathered batch by batch beat one gather of them all,
 float32 pixels beat uint8 ones, and picking the label's logarithm beat a product with one-hot rows.
@@ -73,7 +73,7 @@ RULES = {"momentum": momentum, "adam": adam}
 def run_epoch(
     p: Layers, state: Any, X: Any, y: Any, order: Any, rates: Any, *, rule: str, beta: float, batch: int, precision: str
 ) -> tuple[Layers, Any, Any]:
-    """One epoch over rows `order` (N,), or one step over all where it is None; parameters, state, mean loss."""
+    """One epoch over rows `order` (N,), or over all as they stand where it is None; parameters, state, mean loss."""
 
     def step(carried: tuple[Layers, Any], x: Any, labels: Any, rate: Any) -> tuple[tuple[Layers, Any], Any]:
         loss, g = jax.value_and_grad(mean_loss)(carried[0], x, labels, precision)
@@ -113,20 +113,15 @@ class Jax:
         jax.block_until_ready((self.p, self.state))
 
     def epoch(self, order: np.ndarray | None, rates: np.ndarray) -> float:
-        """One epoch, or a call for each step of the full batch."""
-        given = jnp.asarray(rates, jnp.float32)  # (steps,)
-        if order is not None:
-            return float(self.run(jnp.asarray(order, jnp.int32), given))
-        return float(sum(self.run(None, given[step : step + 1]) for step in range(len(rates))) / len(rates))
-
-    def run(self, order: Any, rates: Any) -> Any:
-        """One call; the mean loss, which may not be there yet."""
+        """One epoch."""
         job = self.job
         self.p, self.state, loss = run_epoch(
-            self.p, self.state, self.X, self.y, order, rates,
-            rule=job.optimizer, beta=job.beta, batch=job.batch, precision=job.precision,
+            self.p, self.state, self.X, self.y, None if order is None else jnp.asarray(order, jnp.int32),
+            jnp.asarray(rates, jnp.float32), rule=job.optimizer, beta=job.beta, batch=job.batch,
+            precision=job.precision,
         )  # fmt: skip
-        return loss
+        jax.block_until_ready((self.p, self.state))
+        return float(loss)
 
     def parameters(self) -> np.ndarray:
         """All parameters (P,)."""

@@ -70,17 +70,15 @@ class Sklearn:
         return self.model.coefs_, self.model.intercepts_
 
     def epoch(self, order: np.ndarray | None, rates: np.ndarray) -> float:
-        """One epoch, or a call for each step of the full batch; a call has one rate."""
-        if order is not None and np.ptp(rates) > 0:
+        """One epoch, at one rate."""
+        if np.ptp(rates) > 0:
             raise NotThere("scikit-learn takes one rate for an epoch")
         self.dealt.order = order
-        optimizer, losses = self.model._optimizer, []
-        for rate in rates if order is None else rates[:1]:
-            optimizer.learning_rate_init = optimizer.learning_rate = rate * self.scale
-            with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
-                self.model.partial_fit(self.job.data.x, self.job.data.y)
-            losses.append(self.model.loss_)
-        return float(np.mean(losses))
+        optimizer = self.model._optimizer
+        optimizer.learning_rate_init = optimizer.learning_rate = rates[0] * self.scale
+        with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
+            self.model.partial_fit(self.job.data.x, self.job.data.y)
+        return float(self.model.loss_)
 
     def parameters(self) -> np.ndarray:
         """All parameters (P,)."""

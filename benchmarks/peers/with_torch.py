@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 
 import numpy as np
@@ -56,11 +56,15 @@ def optimizer(net: nn.Sequential, job: Job) -> torch.optim.Optimizer:
     return sgd
 
 
-def mean_loss(net: nn.Module, job: Job, x: Tensor, y: Tensor) -> Tensor:
-    """Mean cross entropy of x (n, I), y (n,); products in the job's precision by autocast."""
-    operand = OPERANDS[job.precision]
-    with torch.autocast(x.device.type, operand, enabled=operand != torch.float32):
-        return nn.functional.cross_entropy(net(x), y)
+def loss_of(net: nn.Module, precision: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """loss(x, y): mean cross entropy of x (n, I), y (n,); products at the precision called so, by autocast."""
+    operand = OPERANDS[precision]
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, operand, enabled=operand != torch.float32):
+            return nn.functional.cross_entropy(net(x), y)
+
+    return loss
 
 
 def slices(X: Tensor, y: Tensor, order: np.ndarray, batch: int) -> Batches:
@@ -102,7 +106,8 @@ class Torch:
         self.y = torch.from_numpy(job.data.y).to(device, torch.int64)
         self.net = network(job, device)
         self.optimizer = optimizer(self.net, job)
-        self.loss = torch.compile(mean_loss, mode=compiled) if compiled else mean_loss
+        loss = loss_of(self.net, job.precision)  # compiled, it raises rather than run eagerly
+        self.loss = torch.compile(loss, mode=compiled, fullgraph=True, dynamic=False) if compiled else loss
         self.restart()
 
     def restart(self) -> None:
@@ -115,13 +120,6 @@ class Torch:
             for tensor in state.values():
                 tensor.zero_()
 
-    def batches(self, order: np.ndarray | None, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """What each step takes."""
-        if order is None:
-            yield from [(self.X, self.y)] * steps
-        else:
-            yield from self.deal(self.X, self.y, order, self.job.batch)
-
     def move(self, rate: float) -> None:
         """Apply the rule. torch's Adam adds epsilon to the corrected root, fastmlp's to the plain one."""
         self.steps += 1
@@ -132,15 +130,15 @@ class Torch:
 
     def epoch(self, order: np.ndarray | None, rates: np.ndarray) -> float:
         """Step by step; the host reads the loss once, at the end."""
-        total, rows = torch.zeros((), device=self.X.device), 0
-        for (x, y), rate in zip(self.batches(order, len(rates)), rates, strict=True):
-            loss = self.loss(self.net, self.job, x, y)
+        batches = [(self.X, self.y)] if order is None else self.deal(self.X, self.y, order, self.job.batch)
+        total = torch.zeros((), device=self.X.device)
+        for (x, y), rate in zip(batches, rates, strict=True):
+            loss = self.loss(x, y)
             self.optimizer.zero_grad()
             loss.backward()
             self.move(rate)
             total += loss.detach() * len(y)
-            rows += len(y)
-        return float(total) / rows
+        return float(total) / len(self.y)
 
     def parameters(self) -> np.ndarray:
         """All parameters (P,)."""
