@@ -17,12 +17,12 @@ import typer
 from rich.table import Table
 
 from .peers import machine, record
+from .peers.check import CHECKS
 from .peers.contract import LIBRARIES, OURS
 from .peers.jobs import Job, Source
 from .peers.process import Process
-from .peers.rounds import measure, spread
+from .peers.rounds import Candidate, measure, spread
 from .peers.start import start
-from .peers.table import Entry, Row, ready
 
 FULL = 10**9  # rows of a batch: all there are
 SECONDS = 0.04  # of an epoch, about
@@ -78,8 +78,11 @@ def run(shape: Shape, threads: int, rounds: int, processes: Mapping[str, Process
     job = Job(source, shape.sizes[1:-1], shape.batch, "momentum", 0.02, threads)
 
     def timed(work: str) -> dict[str, list[float]]:
-        row = Row(work, str(shape), work, (Entry(job, "", OURS),))
-        return measure(ready(row, processes).candidates, rounds, lambda: None).wall
+        check, candidates = CHECKS[work](job), []
+        for process in processes.values():
+            process.call("clear")
+            candidates += [Candidate(name, process, check) for name in process.call("open", work, job).names]
+        return measure(candidates, rounds, lambda: None).wall
 
     return Line(shape, timed("epoch"), timed("proba"))
 
