@@ -2,7 +2,7 @@
 
 A process is spawned, never forked, and serves one call at a time over a pipe. Between calls it is stopped by a signal,
 so that no thread of it runs. Libraries thus keep their own defaults for waiting threads: OMP_WAIT_POLICY=PASSIVE or
-KMP_BLOCKTIME=0 would quiet them too, but would slow them down while they are timed.
+KMP_BLOCKTIME=0 would quiet them too, but would act while they are timed as well.
 """
 
 from __future__ import annotations
