@@ -1,8 +1,9 @@
 """Losses that are sums over outputs, element by element: of one z and its target y, the loss and dloss/dz.
 
 Cross entropy over a softmax, whose outputs depend on each other, is an operation of its own. c is the output's own
-number, for the losses that have one: huber's delta, quantile's share. NumPy runs the rules on arrays, Numba compiles
-them for single numbers.
+number, for the losses that have one: huber's delta, quantile's share, logistic's ceiling: the most that is reported,
+the slope staying what it is, as in scikit-learn, which keeps probabilities from 0; 0 is none. NumPy runs the rules on
+arrays, Numba compiles them for single numbers.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ def logistic(z: Any, y: Any, c: Any) -> tuple[Any, Any]:
     """-y log p - (1 - y) log(1 - p), p = 1 / (1 + exp(-z)), y in 0 .. 1: log(1 + exp(z)) - y z, without overflow."""
     e = exp(-abs(z))  # at most 1
     loss = where(z < 0, like(0, z), z) - y * z + log(like(1, z) + e)
+    loss = where((c > 0) & (loss > c), c, loss)
     return loss, where(z < 0, e, like(1, z)) / (like(1, z) + e) - y
 
 

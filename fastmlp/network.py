@@ -51,7 +51,7 @@ class Network:
     sizes: tuple[int, ...]  # inputs, hidden layers, outputs
     activation: str | tuple[str, ...] = "relu"  # of the hidden layers; one name for all, or one each
     loss: str = "cross_entropy"
-    numbers: tuple[float, ...] = ()  # cross_entropy: smoothing, gamma; huber, quantile: one an output
+    numbers: tuple[float, ...] = ()  # the loss's own, see `losses` and `Ops.softmax_cross_entropy`; () is none of them
     dropout: float = 0.0  # share of hidden units left out in training
 
     @cached_property
@@ -72,8 +72,8 @@ class Network:
         return tuple(activations.KINDS[kind].keeps_z for kind in self.kinds)
 
     def loss_numbers(self, dtype: np.dtype) -> np.ndarray:
-        """The loss's numbers as the operations take them: (2,) for cross entropy, else one an output (O,)."""
-        count = 2 if self.loss_kind == SOFTMAX else self.sizes[-1]
+        """The loss's numbers as the operations take them: (3,) for cross entropy, else one an output (O,)."""
+        count = 3 if self.loss_kind == SOFTMAX else self.sizes[-1]
         return np.array(self.numbers or (0.0,) * count, dtype)
 
 

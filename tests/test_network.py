@@ -32,7 +32,7 @@ def run(ops, x, y, W, b, parts=1):
     for tile, rows in enumerate(np.array_split(np.arange(n), parts)):
         a, dz, _, _ = buffers(sizes, len(rows), x.dtype)
         network.loss_and_gradients(
-            ops, network.Network(sizes), (0.0, 0.0), x[rows], y[rows].astype(np.int32), None, 1 / n, tuple(W), tuple(b),
+            ops, network.Network(sizes), (0.0,) * 3, x[rows], y[rows].astype(np.int32), None, 1 / n, tuple(W), tuple(b),
             network.Units(a, a, a, dz), dW, db, totals, tile > 0, NONE,
         )  # fmt: skip
     return dW, db, totals[0] / n, totals[1] / n

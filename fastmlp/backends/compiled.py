@@ -10,15 +10,20 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 from numba import carray, types
-from numba.extending import intrinsic, overload
+from numba.extending import overload
 
 from fastmlp import network
-from fastmlp.backends import compiled_update
+from fastmlp.activations import RELU
+from fastmlp.backends import compiled_ops, compiled_update
 from fastmlp.backends.compiled_update import BLOCK, LINE, VERSION, row_views, share
 from fastmlp.backends.numpy import PIXEL
+from fastmlp.dropout import NONE as KEEP_ALL
+from fastmlp.dropout import Dropout
 from fastmlp.kernels.cpu import fused, ops, sparse
 from fastmlp.kernels.cpu.cache import compiled, kept
+from fastmlp.kernels.cpu.call import as_pointer
 from fastmlp.kernels.cpu.sparse import GROUP
 from fastmlp.kernels.cpu.team import barrier, stopped
 
@@ -31,6 +36,9 @@ class Net(NamedTuple):
     W: Any  # W[l] (fan_in, fan_out)
     b: Any  # b[l] (fan_out,)
     WT: Any  # WT[l] (fan_out, fan_in); WT[0] is empty, since nothing is carried back to the input
+    kinds: Any  # of each layer's activation: 0 the identity, 1 ReLU, else the address of its C function
+    loss: Any  # address of the loss's C function
+    numbers: Any  # (3,) or (O,), see `fastmlp.network.Network.loss_numbers`
 
 
 class Buffers(NamedTuple):
@@ -38,7 +46,9 @@ class Buffers(NamedTuple):
 
     x: Any  # (n, I)
     marked: Any  # x with the places of its non-zeros, or None: no zeros are skipped
+    z: Any  # z[l] (n, H_l); a[l] itself where the activation needs no z beside it
     a: Any  # a[l] (n, H_l)
+    h: Any  # h[l] (n, H_l); a[l] itself where nothing is left out
     dz: Any  # dz[l] (n, H_l)
 
 
@@ -49,23 +59,16 @@ class Task(NamedTuple):
     threads: Any
     net: Any  # Net
     X: Any  # (M, I)
-    y: Any  # (M,) int32
+    y: Any  # (M,) int32, or (M, O)
+    weight: Any  # (N,) in the order of visits, or None
     order: Any  # (N,) int64, the rows to use, or None: the first N
     N: Any
-    totals: Any  # (threads, 2) float64: sum of losses, right answers
+    dropout: Any  # share of the hidden units to leave out
+    key: Any  # uint64, of the first step's dropout
+    totals: Any  # (threads, 3) float64: sum of losses, right answers, penalties
 
 
 forward, deltas, gradients = map(compiled, (network.forward, network.deltas, network.gradients))
-
-
-@intrinsic
-def as_pointer(typingctx, address):
-    """An address held in an integer, as a pointer that `numba.carray` takes."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
-
-    return types.voidptr(types.int64), generate
 
 
 def take_rows(X, order, first, last, buffer):
@@ -173,6 +176,32 @@ def take_labels(y, order, first, last):
     return y[order[first:last]]
 
 
+def take_weights(weight, first, last):
+    """The weights of rows `first` to `last` in the order of visits -> (n,), or None."""
+
+
+@overload(take_weights)
+def _take_weights(weight, first, last):
+    if weight is types.none:
+        return lambda weight, first, last: None
+    return lambda weight, first, last: weight[first:last]
+
+
+@compiled
+def dropout_of(task, step, first):
+    """What is left out of a step, from row `first` of its batch on."""
+    return Dropout(task.dropout, task.key + (np.uint64(step) << np.uint64(16)), first)  # see `dropout.step_key`
+
+
+@compiled
+def row_units(units, first, last):
+    """z, a, h and dz of rows `first` to `last`."""
+    return (
+        row_views(units.z, first, last), row_views(units.a, first, last), row_views(units.h, first, last),
+        row_views(units.dz, first, last),
+    )  # fmt: skip
+
+
 @compiled
 def transpose(net, thread, threads):
     """This thread's share of the transposes, from the weights as they stand."""
@@ -182,12 +211,13 @@ def transpose(net, thread, threads):
 
 
 @compiled
-def visit(task, thread, first, last, scale, x, a, dz):
+def visit(task, thread, first, last, scale, x, units, drop):
     """Forward, loss and deltas of rows `first` to `last`, which are in x (n, I)."""
-    forward(ops, x, task.net.W, task.net.b, a)
-    y = take_labels(task.y, task.order, first, last)
-    fused.softmax_cross_entropy(a[-1], y, scale, dz[-1], task.totals[thread])
-    deltas(ops, task.net.WT, a, dz)
+    net, (z, a, h, dz) = task.net, units
+    forward(compiled_ops, net.kinds, x, net.W, net.b, z, a, h, drop)
+    y, weight = take_labels(task.y, task.order, first, last), take_weights(task.weight, first, last)
+    compiled_ops.loss(net.loss, a[-1], y, weight, net.numbers, scale, dz[-1], task.totals[thread])
+    deltas(compiled_ops, net.kinds, net.WT, z, a, dz, drop)
 
 
 class Panel(NamedTuple):
@@ -204,13 +234,13 @@ class Panel(NamedTuple):
 @compiled
 def exchange(flat, H, panel, part, back):
     """Copy a panel's columns from all parameters, or one of their states, flat (P,), to part, or back."""
-    if len(part):
-        columns = part.reshape(-1, panel.last - panel.first)  # (I + 1, last - first)
-        whole = flat[: len(columns) * H].reshape(len(columns), H)[:, panel.first : panel.last]
-        if back:
-            whole[:] = columns
-        else:
-            columns[:] = whole
+    width = panel.last - panel.first
+    for row in range(len(part) // max(width, 1)):  # I + 1 rows; loops, since Numba takes seconds over slices
+        for column in range(width):
+            if back:
+                flat[row * H + panel.first + column] = part[row * width + column]
+            else:
+                part[row * width + column] = flat[row * H + panel.first + column]
 
 
 @compiled
@@ -221,45 +251,77 @@ def exchange_all(moves, H, panel, back):
     exchange(moves.s[1], H, panel, panel.moves.s[1], back)
 
 
-def forward_rest(net, a):
-    """`forward` from the second layer on."""
+def forward_rest(net, z, a, h, drop):
+    """`forward` from the first layer's z on."""
 
 
 @overload(forward_rest)
-def _forward_rest(net, a):
+def _forward_rest(net, z, a, h, drop):
     if a.count == 1:
-        return lambda net, a: None
-    return lambda net, a: forward(ops, a[0], net.W[1:], net.b[1:], a[1:])
+        return lambda net, z, a, h, drop: None
+
+    def rest(net, z, a, h, drop):
+        if net.kinds[0] > RELU:
+            compiled_ops.activate(net.kinds[0], z[0], a[0])
+        if drop.share > 0:
+            compiled_ops.dropout(a[0], drop.share, drop.key, drop.first, h[0])
+        after = Dropout(drop.share, drop.key + np.uint64(1), drop.first)
+        forward(compiled_ops, net.kinds[1:], h[0], net.W[1:], net.b[1:], z[1:], a[1:], h[1:], after)
+
+    return rest
 
 
-def move_rest(net, a, dz, how):
+def move_rest(net, h, dz, how):
     """`gradients` from the second layer on, applied at once."""
 
 
 @overload(move_rest)
-def _move_rest(net, a, dz, how):
-    if a.count == 1:
-        return lambda net, a, dz, how: None
-    return lambda net, a, dz, how: gradients(compiled_update, a[0], a[1:], dz[1:], net.W[1:], net.b[1:], how)
+def _move_rest(net, h, dz, how):
+    if h.count == 1:
+        return lambda net, h, dz, how: None
+    return lambda net, h, dz, how: gradients(compiled_update, h[0], h[1:], dz[1:], net.W[1:], net.b[1:], how)
 
 
 @compiled
-def visit_rest(task, thread, first, last, scale, a, dz):
-    """Forward from the second layer on, loss and deltas of rows `first` to `last`. a[l], dz[l] (n, H_l)."""
-    forward_rest(task.net, a)
-    y = take_labels(task.y, task.order, first, last)
-    fused.softmax_cross_entropy(a[-1], y, scale, dz[-1], task.totals[thread])
-    deltas(ops, task.net.WT, a, dz)
+def visit_rest(task, thread, first, last, scale, units, drop):
+    """Forward from the first layer's z on, loss and deltas of rows `first` to `last`. units: see `row_units`."""
+    net, (z, a, h, dz) = task.net, units
+    forward_rest(net, z, a, h, drop)
+    y, weight = take_labels(task.y, task.order, first, last), take_weights(task.weight, first, last)
+    compiled_ops.loss(net.loss, a[-1], y, weight, net.numbers, scale, dz[-1], task.totals[thread])
+    deltas(compiled_ops, net.kinds, net.WT, z, a, dz, drop)
+
+
+@compiled
+def shorten(task, moves, thread, first, last, phase):
+    """Make the gradient moves.g[0] (P,) at most moves.longest long; this thread's part is `first` to `last`.
+
+    False if the team shall stop.
+    """
+    g, squares = moves.g[0], 0.0
+    for i in range(first, last):
+        squares += np.float64(g[i]) * np.float64(g[i])
+    moves.norms[thread] = squares
+    if not barrier(task.team, task.threads, phase):
+        return False
+    squares = 0.0
+    for other in range(task.threads):
+        squares += moves.norms[other]
+    if squares > moves.longest**2:
+        factor = g.dtype.type(moves.longest / np.sqrt(squares))
+        for i in range(first, last):
+            g[i] *= factor
+    return True
 
 
 @compiled
 def epoch_in_tiles(thread, task, moves, tile, dW, db, batch_size):
     """One thread's part of an epoch of large batches; dW and db are views of moves.g[thread]."""
     g, phase = moves.g[0], 0
-    for step in range(len(moves.rates)):
+    for step in range(moves.h.shape[1]):
         start = step * batch_size
         stop = min(start + batch_size, task.N)
-        scale = g.dtype.type(1 / (stop - start))
+        scale = 1 / (stop - start)
         transpose(task.net, thread, task.threads)
         moves.g[thread, :] = 0
         phase += 1
@@ -272,16 +334,21 @@ def epoch_in_tiles(thread, task, moves, tile, dW, db, batch_size):
             hi = min(lo + TILE, start + last)
             x = take(task.X, task.order, lo, hi, tile, 0)
             list_for_gradient(x, 0, 1)
-            a, dz = row_views(tile.a, 0, hi - lo), row_views(tile.dz, 0, hi - lo)
-            visit(task, thread, lo, hi, scale, x, a, dz)
-            gradients(ops, x, a, dz, dW, db, True)
+            units = row_units(tile, 0, hi - lo)
+            visit(task, thread, lo, hi, scale, x, units, dropout_of(task, step, lo - start))
+            gradients(compiled_ops, x, units[2], units[3], dW, db, True)
         phase += 1
         if not barrier(task.team, task.threads, phase):
             return
         first, last = share(len(moves.w), thread, task.threads, LINE // g.itemsize)
         for other in range(1, task.threads):
-            g[first:last] += moves.g[other, first:last]
-        compiled_update.apply(moves, g[first:last], first, moves.rates[step])
+            for i in range(first, last):
+                g[i] += moves.g[other, i]
+        if moves.longest > 0:
+            phase += 1
+            if not shorten(task, moves, thread, first, last, phase):
+                return
+        compiled_update.apply_share(moves, task.net, step, first, last, stop - start, task.totals[thread])
         phase += 1
         if not barrier(task.team, task.threads, phase):
             return
@@ -304,11 +371,11 @@ def steps_in_phases(thread, task, moves, panel, batch, batch_size):
     I = net.W[0].shape[0]
     columns = panel.moves.w.reshape(I + 1, panel.last - panel.first)
     W, b = columns[:I], columns[I]
-    for step in range(len(moves.rates)):
+    for step in range(moves.h.shape[1]):
         start = step * batch_size
         n = min(batch_size, task.N - start)
         first, last = share(n, thread, task.threads, GROUP)
-        a, dz = row_views(batch.a, 0, n), row_views(batch.dz, 0, n)
+        z, _, h, dz = row_units(batch, 0, n)
         phase += 1
         if not barrier(task.team, task.threads, phase):
             return
@@ -319,19 +386,20 @@ def steps_in_phases(thread, task, moves, panel, batch, batch_size):
         x = taken(batch, n)
         list_for_gradient(x, thread, task.threads)
         fused.fetch_ahead(task.X, task.order[start + batch_size + first : start + batch_size + last])
-        ops.affine(x, W, b, a[0][:, panel.first : panel.last], len(net.W) > 1)
+        ops.affine(x, W, b, z[0][:, panel.first : panel.last], net.kinds[0] == RELU)
         phase += 1
         if not barrier(task.team, task.threads, phase):
             return
-        scale = batch.x.dtype.type(1 / n)
-        mine = row_views(a, first, last), row_views(dz, first, last)
-        visit_rest(task, thread, start + first, start + last, scale, *mine)
+        scale = 1 / n
+        mine = row_units(batch, first, last)
+        visit_rest(task, thread, start + first, start + last, scale, mine, dropout_of(task, step, first))
         phase += 1
         if not barrier(task.team, task.threads, phase):
             return
-        alone = compiled_update.Share(panel.moves, moves.rates[step], 0, 1)
+        total = task.totals[thread]
+        alone = compiled_update.Share(panel.moves, step, n, total, 0, 1)
         compiled_update.weight_gradient(x, dz[0][:, panel.first : panel.last], W, b, alone)
-        move_rest(net, a, dz, compiled_update.Share(moves, moves.rates[step], thread, task.threads))
+        move_rest(net, h, dz, compiled_update.Share(moves, step, n, total, thread, task.threads))
         transpose(net, thread, task.threads)
 
 
@@ -343,10 +411,11 @@ def evaluate(thread, task, tile):
         if stopped(task.team):
             return
         hi = min(lo + TILE, last)
-        a = row_views(tile.a, 0, hi - lo)
-        forward(ops, take(task.X, task.order, lo, hi, tile, 0), task.net.W, task.net.b, a)
-        y, dz = take_labels(task.y, task.order, lo, hi), tile.dz[-1][: hi - lo]
-        fused.softmax_cross_entropy(a[-1], y, dz.dtype.type(1), dz, task.totals[thread])
+        z, a, _, dz = row_units(tile, 0, hi - lo)
+        x = take(task.X, task.order, lo, hi, tile, 0)
+        forward(compiled_ops, task.net.kinds, x, task.net.W, task.net.b, z, a, a, KEEP_ALL)
+        y, weight = take_labels(task.y, task.order, lo, hi), take_weights(task.weight, lo, hi)
+        compiled_ops.loss(task.net.loss, a[-1], y, weight, task.net.numbers, 1.0, dz[-1], task.totals[thread])
 
 
 @compiled
@@ -357,9 +426,12 @@ def logits(thread, threads, team, net, X, tile, z):
         if stopped(team):
             return
         hi = min(lo + TILE, last)
-        a = row_views(tile.a, 0, hi - lo)
-        forward(ops, take(X, None, lo, hi, tile, 0), net.W, net.b, a)
-        z[lo:hi] = a[-1]
+        units_z, a, _, _ = row_units(tile, 0, hi - lo)
+        x = take(X, None, lo, hi, tile, 0)
+        forward(compiled_ops, net.kinds, x, net.W, net.b, units_z, a, a, KEEP_ALL)
+        for n in range(hi - lo):
+            for o in range(z.shape[1]):
+                z[lo + n, o] = a[-1][n, o]
 
 
 epoch_in_tiles, epoch_in_phases, evaluate, logits = (

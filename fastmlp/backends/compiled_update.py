@@ -9,37 +9,41 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from numba.extending import overload
 
-from fastmlp import network, optimizers
+from fastmlp import network
 from fastmlp.kernels.cpu import ops
 from fastmlp.kernels.cpu.cache import KERNELS, compiled, fingerprint, kept
+from fastmlp.kernels.cpu.call import call6
 from fastmlp.optimizers import Step
 
 # Of all sources that end up in compiled code, for the names in the compile cache.
 VERSION = KERNELS + fingerprint(Path(__file__).parent) + fingerprint(Path(network.__file__).parent)
 BLOCK = 28  # features whose gradient is made and applied at a time: dense blocks have 14 rows, those over a list 4
+L2 = Step._fields.index("l2")
 LINE = 64  # bytes of a cache line: threads that write to the same line hold each other up
-RULES = tuple(optimizer.rule for optimizer in optimizers.OPTIMIZERS.values())
-sgd, momentum, nesterov, adam, adamw, heavy_ball, heavy_ball_nesterov = map(compiled, RULES)
 
 
 class Moves(NamedTuple):
     """How the parameters move."""
 
-    rule: Any  # its place in RULES
+    rule: Any  # address of the rule, see `elements.rule`; 0 moves nothing
     w: Any  # (P,)
     g: Any  # (threads, P) gradients, or room for a block of one
     s: Any  # two arrays of state, (P,), or empty where the rule has none
-    h: Any  # Step; its rate is replaced by each step's own
-    rates: Any  # (steps,)
+    h: Any  # (2, steps, 8) the numbers of each step, `optimizers.Step`: for weights, for biases
+    longest: Any  # gradient let through; 0 lets all
+    norms: Any  # (threads,) float64, squares of each thread's part of a gradient
 
 
 class Share(NamedTuple):
     """Where a small batch's gradients go: into the parameters at once, each thread its part."""
 
     moves: Any
-    rate: Any
+    step: Any
+    rows: Any  # of the batch
+    total: Any  # (3,) float64; the penalty gathers in the last
     thread: Any
     threads: Any
 
@@ -65,32 +69,21 @@ def _row_views(layers, first, last):
 
 
 @compiled
-def apply(moves, g, start, rate):
-    """The optimizer's rule on the parameters from `start` on whose gradients are in g (n,)."""
-    h = moves.h
-    h = Step(rate, h.l2, h.shrink, h.beta, h.rest, h.beta2, h.rest2, h.epsilon)
-    w, s = moves.w[start : start + len(g)], row_views(moves.s, start, start + len(g))  # loops from 0 on become vectors
-    if moves.rule == 0:
-        for i in range(len(w)):
-            sgd(w, g, s, i, h)
-    elif moves.rule == 1:
-        for i in range(len(w)):
-            momentum(w, g, s, i, h)
-    elif moves.rule == 2:
-        for i in range(len(w)):
-            nesterov(w, g, s, i, h)
-    elif moves.rule == 3:
-        for i in range(len(w)):
-            adam(w, g, s, i, h)
-    elif moves.rule == 4:
-        for i in range(len(w)):
-            adamw(w, g, s, i, h)
-    elif moves.rule == 5:
-        for i in range(len(w)):
-            heavy_ball(w, g, s, i, h)
-    else:
-        for i in range(len(w)):
-            heavy_ball_nesterov(w, g, s, i, h)
+def apply(moves, g, start, h):
+    """The optimizer's rule, with a step's numbers h (8,), on the parameters from `start` on. g (n,)."""
+    if moves.rule:
+        w, s, s2 = moves.w[start:], moves.s[0][start:], moves.s[1][start:]
+        call6(moves.rule, w.ctypes.data, g.ctypes.data, s.ctypes.data, s2.ctypes.data, len(g), h.ctypes.data)
+
+
+@compiled
+def add_penalty(moves, start, count, h, rows, total):
+    """Add to total[2] what the L2 penalty costs on `count` weights from `start` on, over the rows of the batch."""
+    if h[L2] > 0:
+        squares = 0.0
+        for w in moves.w[start : start + count]:
+            squares += np.float64(w) * np.float64(w)
+        total[2] += 0.5 * h[L2] * rows * squares
 
 
 @compiled
@@ -103,11 +96,13 @@ def weight_gradient(a, dz, W, b, how):
         end = min(row + BLOCK, last)
         g = moves.g[how.thread, : (end - row) * O]  # in this core's L1 cache
         ops.gradient_rows(a, dz, g.reshape(end - row, O), row, end, False)
-        apply(moves, g, start + row * O, how.rate)
+        h = moves.h[0, how.step]
+        add_penalty(moves, start + row * O, len(g), h, how.rows, how.total)
+        apply(moves, g, start + row * O, h)
     first, last = share(O, how.thread, how.threads, LINE // W.itemsize)
     g = moves.g[how.thread, : last - first]
     ops.column_sums(dz, first, last, g, False)
-    apply(moves, g, place(b, moves.w) + first, how.rate)
+    apply(moves, g, place(b, moves.w) + first, moves.h[1, how.step])
 
 
 @compiled
@@ -117,9 +112,23 @@ def place(part, w):
 
 
 @compiled
+def apply_share(moves, net, step, first, last, rows, total):
+    """The optimizer's rule on the parameters `first` to `last`, whose gradients are in moves.g[0]."""
+    at = 0
+    for l in range(len(net.W)):
+        for part in range(2):
+            count = net.b[l].size if part else net.W[l].size
+            start, stop, h = max(first, at), min(last, at + count), moves.h[part, step]
+            if start < stop:
+                add_penalty(moves, start, stop - start, h, rows, total)
+                apply(moves, moves.g[0, start:stop], start, h)
+            at += count
+
+
+@compiled
 def update(moves):
     """The optimizer's rule on all parameters."""
-    apply(moves, moves.g[0], 0, moves.rates[0])
+    apply(moves, moves.g[0], 0, moves.h[0, 0])
 
 
 update = kept(update.py_func, VERSION)

@@ -45,7 +45,7 @@ def affine(x: Array, W: Array, b: Array, out: Array, relu: bool) -> None:
 
 def softmax_cross_entropy(
     z: Array, y: Array, scale: float, dz: Array, totals: Array, weight: Array | None = None,
-    numbers: Sequence[float] | np.ndarray = (0.0, 0.0),
+    numbers: Sequence[float] | np.ndarray = (0.0, 0.0, 0.0),
 ) -> None:  # fmt: skip
     """dz = (softmax(z) - target) * scale; totals += [sum of losses, right answers].
 

@@ -12,20 +12,23 @@ from typing import Any
 import numba
 import numpy as np
 
-from fastmlp.activations import KINDS
-from fastmlp.backends import compiled, compiled_update, numpy
-from fastmlp.backends.base import HostBackend, Ops, Rows
-from fastmlp.backends.compiled_update import LINE
+from fastmlp.activations import ACTIVATIONS, IDENTITY, RELU
+from fastmlp.backends import compiled, compiled_ops, compiled_update, elements, numpy
+from fastmlp.backends.base import HostBackend, Ops, Rows, Totals
+from fastmlp.backends.compiled_update import L2, LINE
 from fastmlp.backends.numpy import PIXEL, Index
-from fastmlp.backends.plan import OpsPlan, means
+from fastmlp.backends.plan import epoch_totals, means
+from fastmlp.dropout import NONE, step_key
 from fastmlp.kernels.cpu import fused, sparse
 from fastmlp.kernels.cpu import ops as kernels
 from fastmlp.kernels.cpu.product import publish
 from fastmlp.kernels.cpu.team import STOP, new_team
 from fastmlp.kernels.cpu.vector import register_bytes
+from fastmlp.losses import NAMES, SOFTMAX
 from fastmlp.network import Network, layer_views, parameter_count
 from fastmlp.optimizers import Optimizer, Settings, Step, corrected_rates, step_scalars
 
+RATE, SHRINK = map(Step._fields.index, ("rate", "shrink"))
 LARGE = 1024  # rows: a larger batch is worked through in tiles, a smaller one in two phases
 ALONE = 1e6  # flop between two barriers below which a second thread does not pay
 BRIEF = 1e9  # flop that the calling thread may work through itself before it must listen for Ctrl-C
@@ -52,13 +55,24 @@ def affine(x: np.ndarray, W: np.ndarray, b: np.ndarray, out: np.ndarray, relu: b
 
 def softmax_cross_entropy(
     z: np.ndarray, y: np.ndarray, scale: float, dz: np.ndarray, totals: np.ndarray, weight: np.ndarray | None = None,
-    numbers: Sequence[float] | np.ndarray = (0.0, 0.0),
+    numbers: Sequence[float] | np.ndarray = (0.0, 0.0, 0.0),
 ) -> None:  # fmt: skip
     """dz = (softmax(z) - target) * scale; totals += [sum of losses, right answers]. z, dz (N, O), y, weight (N,)."""
-    if weight is not None or any(numbers):
-        numpy.softmax_cross_entropy(z, y, scale, dz, totals, weight, numbers)
-        return
-    fused.softmax_cross_entropy(z, y, z.dtype.type(scale), dz, totals)
+    numbers, weight = np.array(numbers, z.dtype), z[:0, 0] if weight is None else weight
+    fused.softmax_cross_entropy(z, y, z.dtype.type(scale), dz, totals, weight, numbers)
+
+
+def activate(kind: int, z: np.ndarray, a: np.ndarray) -> None:
+    """a = f(z). z (N, H) -> a (N, H)."""
+    compiled_ops.activate(activation_address(kind, z.dtype), z, a)
+
+
+def elementwise_loss(
+    kind: int, z: np.ndarray, y: np.ndarray, scale: float, dz: np.ndarray, totals: np.ndarray,
+    weight: np.ndarray | None, numbers: np.ndarray,
+) -> None:  # fmt: skip
+    """dz = dloss/dz * scale; totals += [sum of losses, right answers]. z, y, dz (N, O), weight (N,), numbers (O,)."""
+    compiled_ops.loss(loss_address(kind, z.dtype), z, y, weight, numbers, scale, dz, totals)
 
 
 def backprop_relu(dz: np.ndarray, W: np.ndarray, a: np.ndarray, out: np.ndarray) -> None:
@@ -69,8 +83,8 @@ def backprop_relu(dz: np.ndarray, W: np.ndarray, a: np.ndarray, out: np.ndarray)
 
 def backprop(kind: int, dz: np.ndarray, W: np.ndarray, z: np.ndarray, a: np.ndarray, out: np.ndarray) -> None:
     """out = (dz W^T) * f'(z). dz (N, O), W (H, O), z, a (N, H) -> out (N, H)."""
-    affine(dz, np.ascontiguousarray(W.T), np.zeros(len(W), W.dtype), out, False)  # (N, O)(O, H) -> (N, H)
-    out *= KINDS[kind].slope(z, a)  # (N, H)
+    publish(out.dtype.name)
+    compiled_ops.backprop(activation_address(kind, z.dtype), dz, np.ascontiguousarray(W.T), z, a, out)
 
 
 def weight_gradient(a: np.ndarray, dz: np.ndarray, dW: np.ndarray, db: np.ndarray, add: bool) -> None:
@@ -81,15 +95,38 @@ def weight_gradient(a: np.ndarray, dz: np.ndarray, dW: np.ndarray, db: np.ndarra
 
 def update(rule: Callable[..., None], w: np.ndarray, g: np.ndarray, s: np.ndarray, h: Step) -> None:
     """The rule over all parameters in one pass. w (P,), g (P,), s (S, P)."""
-    compiled_update.update(moves_of(rule, w, g[None], s, h, np.array([h.rate])))
+    numbers = np.array([[h]], w.dtype)  # (1, 1, 8)
+    compiled_update.update(moves_of(elements.rule(rule.__name__, w.dtype), w, g[None], s, numbers))
 
 
 def moves_of(
-    rule: Callable[..., None], w: np.ndarray, g: np.ndarray, s: Iterable[np.ndarray], h: Step, rates: np.ndarray
+    rule: int, w: np.ndarray, g: np.ndarray, s: Iterable[np.ndarray], h: np.ndarray, clip: float = 0.0
 ) -> compiled_update.Moves:
-    """What compiled code takes to move the parameters. w (P,), g (threads, P), s (S, P), rates (steps,)."""
+    """What compiled code takes to move the parameters. w (P,), g (threads, P), s (S, P), h (1 or 2, steps, 8)."""
     states = (*s, w[:0], w[:0])[:2]  # rules keep two arrays at most
-    return compiled_update.Moves(compiled_update.RULES.index(rule), w, g, states, h, rates)
+    return compiled_update.Moves(rule, w, g, states, h, clip, np.zeros(len(g)))
+
+
+def publish_all(dtype: np.dtype) -> None:
+    """Make what compiled code calls by name known to it."""
+    publish(dtype.name)
+    elements.publish_dropout(dtype)
+
+
+def dropout(a: np.ndarray, share: float, key: np.uint64, first: int, out: np.ndarray) -> None:
+    """out = a / (1 - share) where the unit stays in, else 0. a (N, H) -> out (N, H)."""
+    elements.publish_dropout(a.dtype)
+    compiled_ops.dropout(a, share, key, first, out)
+
+
+def activation_address(kind: int, dtype: np.dtype) -> int:
+    """What compiled code knows an activation by: the identity and ReLU by their numbers, others by address."""
+    return kind if kind in (IDENTITY, RELU) else elements.activation(list(ACTIVATIONS)[kind], dtype)
+
+
+def loss_address(kind: int, dtype: np.dtype) -> int:
+    """What compiled code knows a loss by: the address of its C function."""
+    return elements.cross_entropy(dtype) if kind == SOFTMAX else elements.elementwise_loss(NAMES[kind], dtype)
 
 
 def on_lines(rows: int, n: int, dtype: np.dtype) -> np.ndarray:
@@ -160,22 +197,27 @@ def run_team(threads: int, flop: float, work: Callable[[int, int], None]) -> Non
 class NumbaPlan:
     """A network on compiled kernels; it works in the parameters' own array."""
 
-    def __init__(self, sizes: Sequence[int], parameters: np.ndarray, threads: int):
-        run_team(1, math.inf, lambda *_: publish(parameters.dtype.name))  # compiles: on a thread that Ctrl-C spares
-        self.sizes, self.dtype, self.threads = tuple(sizes), parameters.dtype, threads
+    def __init__(self, network: Network, parameters: np.ndarray, threads: int):
+        run_team(1, math.inf, lambda *_: publish_all(parameters.dtype))  # compiles: on a thread that Ctrl-C spares
+        self.network, self.sizes, self.dtype, self.threads = network, network.sizes, parameters.dtype, threads
         self.parameters = on_lines(1, len(parameters), self.dtype)[0, : len(parameters)]  # (P,)
         self.parameters[:] = parameters
         W, b = layer_views(self.parameters, self.sizes)
         carried = tuple(np.empty(w.T.shape if l else (0, 0), self.dtype) for l, w in enumerate(W))
-        self.net = compiled.Net(W, b, carried)
+        kinds = tuple(activation_address(kind, self.dtype) for kind in network.kinds)
+        loss = loss_address(network.loss_kind, self.dtype)
+        self.net = compiled.Net(W, b, carried, kinds, loss, network.loss_numbers(self.dtype))
         self._tiles: dict[bool, list[compiled.Buffers]] = {}
         self.flop = 2 * sum(w.size for w in W)  # of one row forward
 
     def buffers(self, n: int, skip: bool) -> compiled.Buffers:
         """Room for n rows on their way through the network, and for the places of their non-zeros if `skip`."""
-        x, *a = (np.zeros((n, units), self.dtype) for units in self.sizes)
+        x, *layers = (np.zeros((n, units), self.dtype) for units in self.sizes)
+        a = tuple(layers)
+        z = tuple(np.zeros_like(a[l]) if kept else a[l] for l, kept in enumerate(self.network.keeps_z))
+        h = tuple(map(np.zeros_like, a)) if self.network.dropout else a
         marked = sparse.room_for_marks(x) if skip else None
-        return compiled.Buffers(x, marked, tuple(a), tuple(np.zeros_like(layer) for layer in a))
+        return compiled.Buffers(x, marked, z, a, h, tuple(map(np.zeros_like, a)))
 
     def tiles(self, skip: bool) -> list[compiled.Buffers]:
         """Room for a tile of rows for each thread."""
@@ -188,10 +230,13 @@ class NumbaPlan:
         return self.threads if flop > ALONE else 1
 
     def task(
-        self, rows: Rows, threads: int, address: int, order: np.ndarray | None, totals: np.ndarray
-    ) -> compiled.Task:
+        self, rows: Rows, threads: int, address: int, order: np.ndarray | None, totals: np.ndarray,
+        dropout: float = 0.0, key: np.uint64 = NONE.key,
+    ) -> compiled.Task:  # fmt: skip
         """What the threads of a team share."""
-        return compiled.Task(address, threads, self.net, rows.X, rows.y, order, len(rows), totals)
+        return compiled.Task(
+            address, threads, self.net, rows.X, rows.y, rows.weight, order, len(rows), dropout, key, totals
+        )
 
     def logits(self, X: np.ndarray) -> np.ndarray:
         """The last layer's z of rows X (N, I), uint8 or the network's type -> (N, O), a new array."""
@@ -206,58 +251,77 @@ class NumbaPlan:
         """Mean loss and accuracy over `rows`."""
         flop = (self.flop + ROW) * len(rows)
         threads, tiles = self.team_size(flop), self.tiles(sparse.worth_marking(rows.X))
-        totals = np.zeros((threads, 2))
+        totals = np.zeros((threads, 3))
         run_team(threads, flop, lambda thread, team: compiled.evaluate(
             thread, self.task(rows, threads, team, rows.index, totals), tiles[thread]))  # fmt: skip
         return means(totals.sum(axis=0), len(rows))
 
-    def learner(self, optimizer: Optimizer, learning_rate: float, beta: float) -> NumbaLearner:
+    def learner(self, optimizer: Optimizer, settings: Settings) -> NumbaLearner:
         """What moves the parameters."""
-        return NumbaLearner(self, optimizer, learning_rate, beta)
+        return NumbaLearner(self, optimizer, settings)
 
 
 class NumbaLearner:
     """Moves the parameters of a `NumbaPlan`: gradients, optimizer state, steps taken."""
 
-    def __init__(self, plan: NumbaPlan, optimizer: Optimizer, learning_rate: float, beta: float):
-        self.plan, self.rule, self.learning_rate, self.beta = plan, optimizer.rule, learning_rate, beta
+    def __init__(self, plan: NumbaPlan, optimizer: Optimizer, settings: Settings):
+        self.plan, self.optimizer, self.settings = plan, optimizer, settings
+        self.rule = elements.rule(optimizer.rule.__name__, plan.dtype)
         count = parameter_count(plan.sizes)
-        self.gradient = on_lines(plan.threads, count, plan.dtype)  # (threads, P)
-        self.views = [layer_views(gradient, plan.sizes) for gradient in self.gradient]
+        self.g = on_lines(plan.threads, count, plan.dtype)  # (threads, P)
+        self.views = [layer_views(g, plan.sizes) for g in self.g]
         self.state = on_lines(optimizer.states, count, plan.dtype)[:, :count]  # (S, P)
         self.steps = 0
         self.batch = plan.buffers(0, skip=False)
 
     def prepare(self, rows: Rows, batch_size: int) -> None:
         """Make the buffers, and compile: an epoch of no steps."""
-        self.run(rows, batch_size, 0)
+        self.run(rows, batch_size, self.numbers(np.zeros(0), None), self.rule)
 
-    def epoch(self, rows: Rows, batch_size: int) -> tuple[float, float]:
-        """One pass over `rows` in batches; mean loss and accuracy, each batch's taken before its own step."""
-        steps = -(-len(rows) // batch_size)
-        totals = self.run(rows, batch_size, steps)
-        self.steps += steps
-        return means(totals, len(rows))
+    def epoch(self, rows: Rows, batch_size: int, rates: np.ndarray, l2: np.ndarray | None = None) -> Totals:
+        """One pass over `rows` in batches, one step each; see `fastmlp.backends.base.Learner`. rates, l2 (steps,)."""
+        totals = self.run(rows, batch_size, self.numbers(rates, l2), self.rule)
+        self.steps += len(rates)
+        return epoch_totals(totals, len(rows))
 
-    def run(self, rows: Rows, batch_size: int, steps: int) -> np.ndarray:
-        """The first `steps` steps of an epoch on a team -> [sum of losses, right answers]."""
-        plan, n = self.plan, len(rows)
-        t = self.steps + 1 + np.arange(steps)  # (steps,)
-        rates = corrected_rates(self.rule, self.learning_rate, Settings(beta=self.beta), t).astype(
-            plan.dtype
-        )  # (steps,)
-        h = step_scalars(self.rule, self.learning_rate, Settings(beta=self.beta), 1, plan.dtype)
-        moves = moves_of(self.rule, plan.parameters, self.gradient, self.state, h, rates)
+    def gradient(self, rows: Rows) -> tuple[float, np.ndarray]:
+        """Mean loss over all `rows` and its gradient (P,); nothing moves and nothing is left out."""
+        totals = self.run(rows, len(rows), self.numbers(np.zeros(1), None), 0)
+        return means(totals, len(rows))[0], self.g[0, : len(self.plan.parameters)].copy()
+
+    def numbers(self, rates: np.ndarray, l2: np.ndarray | None) -> np.ndarray:
+        """The numbers of an epoch's steps, a `Step` each: of weights, and of biases, which are not held small.
+
+        rates, l2 (steps,) -> (2, steps, 8).
+        """
+        t = self.steps + 1 + np.arange(len(rates))  # (steps,)
+        h = np.empty((2, len(rates), len(Step._fields)), self.plan.dtype)
+        h[:] = step_scalars(self.optimizer.rule, 0.0, self.settings, 1, self.plan.dtype)
+        h[:, :, RATE] = corrected_rates(self.optimizer.rule, rates, self.settings, t)
+        h[0, :, L2] = 0 if l2 is None else l2
+        h[0, :, SHRINK] = rates * self.settings.weight_decay
+        return h
+
+    def run(self, rows: Rows, batch_size: int, h: np.ndarray, rule: int) -> np.ndarray:
+        """Steps on a team, as many as h (2, steps, 8) has -> [sum of losses, right answers, penalties].
+
+        Rule 0 moves nothing: the gradient of the last step stays in `g`.
+        """
+        plan, n, settings = self.plan, len(rows), self.settings
         threads = plan.team_size(3 * plan.flop * min(batch_size, n))
-        if batch_size <= LARGE:  # a thread owns whole lines of columns
+        # A gradient that is wanted as a whole, to measure or to keep, is made in tiles.
+        in_tiles = batch_size > LARGE or settings.clip > 0 or not rule
+        if not in_tiles:  # a thread owns whole lines of columns
             threads = min(threads, -(-plan.sizes[1] * plan.dtype.itemsize // LINE))
-        totals = np.zeros((threads, 2))
+        moves = moves_of(rule, plan.parameters, self.g, self.state, h, settings.clip if rule else 0.0)
+        share, key = plan.network.dropout if rule else 0.0, step_key(settings.seed, self.steps + 1)
+        totals = np.zeros((threads, 3))
         skip = sparse.worth_marking(rows.X)
-        if batch_size > LARGE:
+        if in_tiles:
             tiles = plan.tiles(skip)
 
             def work(thread: int, team: int) -> None:
-                task = plan.task(rows, threads, team, rows.index, totals)
+                task = plan.task(rows, threads, team, rows.index, totals, share, key)
                 compiled.epoch_in_tiles(thread, task, moves, tiles[thread], *self.views[thread], batch_size)
         else:
             order = np.arange(n) if rows.index is None else rows.index
@@ -265,12 +329,11 @@ class NumbaLearner:
                 self.batch = plan.buffers(batch_size, skip)
 
             def work(thread: int, team: int) -> None:
-                task = plan.task(rows, threads, team, order, totals)
-                compiled.epoch_in_phases(
-                    thread, task, moves, self.panel(thread, threads, moves), self.batch, batch_size
-                )
+                task = plan.task(rows, threads, team, order, totals, share, key)
+                panel = self.panel(thread, threads, moves)
+                compiled.epoch_in_phases(thread, task, moves, panel, self.batch, batch_size)
 
-        run_team(threads, (3 * plan.flop + ROW) * n + STEP * steps, work)
+        run_team(threads, (3 * plan.flop + ROW) * n + STEP * h.shape[1], work)
         return np.asarray(totals.sum(axis=0))
 
     def panel(self, thread: int, threads: int, moves: compiled_update.Moves) -> compiled.Panel:
@@ -279,9 +342,7 @@ class NumbaLearner:
         first, last = compiled_update.share.py_func(units, thread, threads, LINE // self.plan.dtype.itemsize)
         count = (inputs + 1) * (last - first)
         w, *s = on_lines(1 + len(self.state), count, self.plan.dtype)[:, :count]
-        return compiled.Panel(
-            first, last, moves_of(self.rule, w, self.gradient[thread : thread + 1], s, moves.h, moves.rates)
-        )
+        return compiled.Panel(first, last, moves_of(self.rule, w, self.g[thread : thread + 1], s, moves.h))
 
 
 class NumbaBackend(HostBackend):
@@ -289,17 +350,17 @@ class NumbaBackend(HostBackend):
 
     name = "numba"
     ops = Ops(
-        rows, affine, numpy.activate, numpy.dropout, softmax_cross_entropy, numpy.elementwise_loss, backprop_relu,
-        backprop, weight_gradient, update, numpy.add_squares, numpy.clip,
+        rows, affine, activate, dropout, softmax_cross_entropy, elementwise_loss, backprop_relu, backprop,
+        weight_gradient, update, numpy.add_squares, numpy.clip,
     )  # fmt: skip
 
     def __init__(self) -> None:
         if numba.njit(lambda x: x + 1)(1) != 2:  # raises where Numba cannot compile
             raise RuntimeError("compiled code gave a wrong sum")
 
-    def plan(self, network: Network, parameters: np.ndarray, threads: int | None) -> OpsPlan:
+    def plan(self, network: Network, parameters: np.ndarray, threads: int | None) -> NumbaPlan:
         """A network on this backend."""
-        return OpsPlan(self, network, parameters)
+        return NumbaPlan(network, parameters, team_threads(threads))
 
     def limit_threads(self, threads: int | None) -> AbstractContextManager[Any]:
         """Nothing to do: a plan starts as many threads as it was given."""

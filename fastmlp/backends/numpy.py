@@ -23,8 +23,13 @@ PIXEL = 1 / 255  # uint8 rows are pixels: 0 .. 255 means 0 .. 1
 CHUNK = 16384  # parameters to update at a time: the temporaries of a rule stay in the L1 and L2 caches
 
 
-def rows(X: np.ndarray, index: Index, out: np.ndarray) -> np.ndarray:
-    """The rows of X (M, I) that `index` picks, pixels scaled to 0 .. 1 -> x (N, I): out, or a view of X."""
+def rows(X: Any, index: Index, out: np.ndarray) -> Any:
+    """The rows of X (M, I) that `index` picks, pixels scaled to 0 .. 1 -> x (N, I): out, or a view of X.
+
+    Of a CSR matrix of SciPy's they are one too, which `affine` and `weight_gradient` take.
+    """
+    if not isinstance(X, np.ndarray):
+        return X[index]
     if X.dtype == np.uint8:
         np.multiply(X[index], out.dtype.type(PIXEL), out=out)  # (N, I)
         return out
@@ -35,7 +40,10 @@ def rows(X: np.ndarray, index: Index, out: np.ndarray) -> np.ndarray:
 
 def affine(x: np.ndarray, W: np.ndarray, b: np.ndarray, out: np.ndarray, relu: bool) -> None:
     """out = x W + b, then max(., 0) if relu. x (N, I), W (I, H), b (H,) -> out (N, H)."""
-    np.dot(x, W, out=out)  # (N, I)(I, H) -> (N, H); 2*N*I*H flop
+    if isinstance(x, np.ndarray):
+        np.dot(x, W, out=out)  # (N, I)(I, H) -> (N, H); 2*N*I*H flop
+    else:
+        out[:] = x @ W
     out += b  # (H,) over N
     if relu:
         np.maximum(out, 0, out=out)  # backward needs only out > 0, so z is not kept
@@ -56,10 +64,11 @@ def dropout(a: np.ndarray, share: float, key: np.uint64, first: int, out: np.nda
 
 def softmax_cross_entropy(
     z: np.ndarray, y: np.ndarray, scale: float, dz: np.ndarray, totals: np.ndarray, weight: np.ndarray | None = None,
-    numbers: Sequence[float] | np.ndarray = (0.0, 0.0),
+    numbers: Sequence[float] | np.ndarray = (0.0, 0.0, 0.0),
 ) -> None:  # fmt: skip
     """dz = (softmax(z) - target) * scale; totals += [sum of losses, right answers]. z, dz (N, O), y, weight (N,)."""
-    sample, real, tiny, (smoothing, gamma) = np.arange(len(z)), dz.dtype.type, np.finfo(dz.dtype).tiny, numbers
+    sample, real, tiny = np.arange(len(z)), dz.dtype.type, np.finfo(dz.dtype).tiny
+    smoothing, gamma, ceiling = numbers
     totals[1] += np.count_nonzero(z.argmax(axis=1) == y)
     np.subtract(z, z.max(axis=1, keepdims=True), out=dz)  # (N, O), the largest is 0: exp cannot overflow
     target = dz[sample, y] if smoothing == 0 else smoothed(dz, dz[sample, y], smoothing)  # (N,)
@@ -72,6 +81,8 @@ def softmax_cross_entropy(
         weaker = miss ** real(gamma)  # (N,)
         factor *= weaker + np.where(miss > 0, real(gamma) * (1 - miss) * loss * weaker / np.maximum(miss, tiny), 0)
         loss *= weaker
+    if ceiling > 0:
+        np.minimum(loss, real(ceiling), out=loss)
     if weight is not None:
         factor *= weight
         loss *= weight
@@ -116,11 +127,14 @@ def backprop(kind: int, dz: np.ndarray, W: np.ndarray, z: np.ndarray, a: np.ndar
 def weight_gradient(a: np.ndarray, dz: np.ndarray, dW: np.ndarray, db: np.ndarray, add: bool) -> None:
     """dW = a^T dz, db = column sums of dz, or added to what is there. a (N, H), dz (N, O) -> dW (H, O), db (O,)."""
     if add:
-        dW += np.dot(a.T, dz)  # (H, N)(N, O) -> (H, O)
+        dW += a.T @ dz  # (H, N)(N, O) -> (H, O)
         db += dz.sum(axis=0)
-    else:
+        return
+    if isinstance(a, np.ndarray):
         np.dot(a.T, dz, out=dW)
-        np.sum(dz, axis=0, out=db)
+    else:
+        dW[:] = a.T @ dz
+    np.sum(dz, axis=0, out=db)
 
 
 def update(rule: Callable[..., None], w: np.ndarray, g: np.ndarray, s: np.ndarray, h: Step) -> None:

@@ -41,7 +41,7 @@ class OpsPlan:
         self.parameters = backend.asarray(parameters)  # (P,)
         self.W, self.b = layer_views(self.parameters, self.sizes)
         numbers = network.loss_numbers(self.dtype)
-        self.numbers = numbers if network.loss_kind == SOFTMAX else backend.asarray(numbers)  # (2,) or (O,)
+        self.numbers = numbers if network.loss_kind == SOFTMAX else backend.asarray(numbers)  # (3,) or (O,)
         self.tile_rows = backend.tile_rows(self.sizes)
         self._tiles: dict[int, Tile] = {}  # by number of rows; all views of the largest
 
@@ -81,8 +81,8 @@ class OpsPlan:
 
     def logits(self, X: np.ndarray) -> np.ndarray:
         """The last layer's z of host rows X (N, I), uint8 or the network's type -> (N, O), a new host array."""
-        z = np.empty((len(X), self.sizes[-1]), self.dtype)  # (N, O)
-        for first, last in self.spans(0, len(X)):
+        z = np.empty((X.shape[0], self.sizes[-1]), self.dtype)  # (N, O)
+        for first, last in self.spans(0, len(z)):
             rows = self.backend.asarray(X[first:last])  # (n, I)
             z[first:last] = self.backend.to_host(self.forward(rows, slice(0, last - first), self.tile(last - first)))
         return z

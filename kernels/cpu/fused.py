@@ -6,6 +6,7 @@ N rows, I inputs, H units, O classes. Arrays are C-ordered; floating arrays of o
 
 import math
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -54,13 +55,18 @@ def scale(X, pixel, out):
 
 
 @compiled
-def softmax_cross_entropy(z, y, scale, dz, totals):
-    """dz = (softmax(z) - onehot(y)) * scale; totals += [sum of losses, right answers]. z (N, O), y (N,) -> dz (N, O).
+def softmax_cross_entropy(z, y, scale, dz, totals, weight, numbers):
+    """dz = (softmax(z) - target) * scale; totals += [sum of losses, right answers]. z (N, O), y (N,) -> dz (N, O).
 
-    scale has the type of z. The exponentials of all rows are taken in one sweep, so that narrow rows fill the vectors.
+    scale has the type of z; weight (N,) multiplies a row's loss and dz, or is empty. numbers (3,) are smoothing: the
+    target is (1 - smoothing) onehot(y) + smoothing / O; gamma: the loss is focal; and ceiling: the most that a row adds
+    to totals; 0 is none. The exponentials of all rows are taken in one sweep, so that narrow rows fill the vectors.
     """
     N, O = z.shape
+    real = z.dtype.type
+    smoothing, gamma, ceiling = numbers[0], numbers[1], numbers[2]
     loss, right = 0.0, 0
+    targets = np.empty(N, z.dtype)  # (N,) sum of target * (z - top); dz may lie over z
     for n in range(N):
         best = 0
         for o in range(1, O):
@@ -68,20 +74,41 @@ def softmax_cross_entropy(z, y, scale, dz, totals):
                 best = o
         right += best == y[n]
         top = z[n, best]
-        loss -= z[n, y[n]] - top
+        targets[n] = z[n, y[n]] - top
+        if smoothing > 0:
+            mean = real(0)
+            for o in range(O):
+                mean += z[n, o] - top
+            targets[n] = (real(1) - smoothing) * targets[n] + smoothing * (mean / real(O))
         for o in range(O):
             dz[n, o] = z[n, o] - top  # at most 0: exp cannot overflow
     e = dz.reshape(N * O)
     for i in range(N * O):
         e[i] = exp(e[i])
     for n in range(N):
-        total = z.dtype.type(0)
+        total = real(0)
         for o in range(O):
             total += dz[n, o]
-        loss += math.log(total)  # total is at least 1: the logarithm is finite
-        share = scale / total
+        row_loss = math.log(total) - targets[n]  # total is at least 1: the logarithm is finite
+        factor = scale
+        if gamma > 0:  # the loss is (1 - p)^gamma times -log p
+            miss = -math.expm1(-row_loss)  # 1 - p
+            weaker = miss**gamma
+            steeper = gamma * (1 - miss) * row_loss * weaker / miss if miss > 0 else 0.0
+            factor *= real(weaker + steeper)
+            row_loss *= weaker
+        if ceiling > 0:
+            row_loss = min(row_loss, np.float64(ceiling))
+        if len(weight):
+            factor *= weight[n]
+            row_loss *= weight[n]
+        loss += row_loss
+        share = factor / total
         for o in range(O):
             dz[n, o] *= share
-        dz[n, y[n]] -= scale
+        dz[n, y[n]] -= factor * (real(1) - smoothing)
+        if smoothing > 0:
+            for o in range(O):
+                dz[n, o] -= factor * smoothing / real(O)
     totals[0] += loss
     totals[1] += right

@@ -81,6 +81,18 @@ def backprop_relu(dz, WT, a, out):
 
 
 @compiled
+def backprop(dz, WT, out):
+    """out = dz WT, for W^T laid out as WT (O, H). dz (N, O) -> out (N, H). 2*N*O*H flop."""
+    N, O = dz.shape
+    H = WT.shape[1]
+    (d_row, d_step), W_row, c, c_row = dz.strides, WT.strides[0], out.ctypes.data, out.strides[0]
+    d, w, start, start_row, O = all_but_last(
+        dz, dz.ctypes.data, d_row, d_step, WT.ctypes.data, W_row, 0, 0, c, c_row, N, H, O
+    )
+    multiply(dz, d, d_row, d_step, w, W_row, start, start_row, c, c_row, 0, 0, N, H, O)
+
+
+@compiled
 def gradient_rows(a, dz, dW, first, last, add):
     """dW = rows `first` to `last` of a^T dz, or added to it. a (N, H), dz (N, O), dW (last - first, O).
 

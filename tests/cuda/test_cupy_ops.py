@@ -190,7 +190,7 @@ class OpTests:
                 picked = batch[tile : tile + 40]
                 n = len(picked)
                 network.loss_and_gradients(
-                    backend.ops, net, (0, 0), backend.ops.rows(X, picked, x[:n]), y[picked], None, 1 / len(batch),
+                    backend.ops, net, (0, 0, 0), backend.ops.rows(X, picked, x[:n]), y[picked], None, 1 / len(batch),
                     W, b, network.Units(*(tuple(l[:n] for l in layers) for layers in (a, a, a, dz))), dW, db,
                     totals, tile > 0, NONE,
                 )  # fmt: skip

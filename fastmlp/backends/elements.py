@@ -1,0 +1,210 @@
+"""The rules of elements (activations, losses, optimizers) compiled by Numba, each once, as a C function.
+
+Compiled code is handed the address of a rule and calls it there: a network pays for the compilation of what it uses,
+and no epoch's code grows with the number of rules there are. Rows of the arrays lie one behind the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+from numba import carray, cfunc, types
+from numba.extending import overload
+
+from fastmlp import activations, dropout, elementary, losses, optimizers
+from fastmlp.backends.compiled_update import VERSION
+from fastmlp.kernels.cpu import exponential, fused
+from fastmlp.kernels.cpu.cache import compiled, with_cache
+from fastmlp.kernels.cpu.call import DROPOUT, as_pointer, publish
+from fastmlp.optimizers import Step
+
+I64, F64 = types.int64, types.float64
+LOSS = types.void(*[I64] * 8, F64)
+NUMBERS = len(Step._fields)
+
+
+compiled_hash, stays = compiled(dropout.hashed), compiled(dropout.stays)
+
+
+@overload(dropout.hashed)
+def _hashed(n):
+    return lambda n: compiled_hash(n)
+
+
+@overload(elementary.like)
+def _like(number, z):
+    real = np.float32 if z == types.float32 else np.float64
+    return lambda number, z: real(number)
+
+
+@overload(elementary.where)
+def _where(condition, a, b):
+    return lambda condition, a, b: a if condition else b
+
+
+@overload(elementary.exp)
+def _exp(z):
+    return lambda z: exponential.exp(z)
+
+
+@overload(elementary.tanh)
+def _tanh(z):
+    return lambda z: exponential.tanh(z)
+
+
+@overload(elementary.log)
+def _log(z):
+    return lambda z: np.log(z)
+
+
+def f(name, z):
+    """The activation called `name`."""
+
+
+def slope(name, z, a):
+    """The slope of the activation called `name`."""
+
+
+def loss(name, z, y, c):
+    """The loss called `name` and its slope."""
+
+
+def move(name, w, g, s, i, h):
+    """The optimizer's rule called `name`."""
+
+
+# A name is a literal here: functions themselves could not be kept in Numba's compile cache.
+
+
+@overload(f, prefer_literal=True)
+def _f(name, z):
+    rule = compiled(activations.ACTIVATIONS[name.literal_value].f)
+    return lambda name, z: rule(z)
+
+
+@overload(slope, prefer_literal=True)
+def _slope(name, z, a):
+    rule = compiled(activations.ACTIVATIONS[name.literal_value].slope)
+    return lambda name, z, a: rule(z, a)
+
+
+@overload(loss, prefer_literal=True)
+def _loss(name, z, y, c):
+    rule = compiled(losses.ELEMENTWISE[name.literal_value])
+    return lambda name, z, y, c: rule(z, y, c)
+
+
+@overload(move, prefer_literal=True)
+def _move(name, w, g, s, i, h):
+    rule = compiled(optimizers.OPTIMIZERS[name.literal_value].rule)
+    return lambda name, w, g, s, i, h: rule(w, g, s, i, h)
+
+
+KEPT: list[Any] = []  # the C functions: their addresses hold while they live
+
+
+def address(function: Callable[..., None], signature: Any, *name: str) -> int:
+    """Where `function`, compiled as a C function or loaded from the compile cache, begins."""
+    function.__qualname__ = "_".join((function.__name__, *name, VERSION))
+    KEPT.append(with_cache(partial(cfunc, signature), function))
+    where: int = KEPT[-1].address
+    return where
+
+
+@cache
+def activation(name: str, dtype: np.dtype) -> int:
+    """Address of a function of z, a, dz, count: a = f(z), or where dz is not 0, dz *= f'(z). All (count,)."""
+    real = dtype.type
+
+    def activation(z, a, dz, count):
+        a_ = carray(as_pointer(a), count, real)
+        z_ = carray(as_pointer(z), count, real)
+        if dz:
+            dz_ = carray(as_pointer(dz), count, real)
+            for i in range(count):
+                dz_[i] *= slope(name, z_[i], a_[i])
+            return
+        if z != a:
+            for i in range(count):
+                a_[i] = z_[i]
+        for i in range(count):  # over one array only: a loop that may meet itself in another stays scalar
+            a_[i] = f(name, a_[i])
+
+    return address(activation, types.void(I64, I64, I64, I64), name, dtype.name)
+
+
+@cache
+def elementwise_loss(name: str, dtype: np.dtype) -> int:
+    """Address of a function of z, y, weight or 0, numbers, dz, totals, N, O, scale; see `Ops.elementwise_loss`."""
+    real = dtype.type
+
+    def elementwise_loss(z, y, weight, numbers, dz, totals, N, O, scale):
+        z_, y_ = carray(as_pointer(z), (N, O), real), carray(as_pointer(y), (N, O), real)
+        dz_, c = carray(as_pointer(dz), (N, O), real), carray(as_pointer(numbers), O, real)
+        total, right = 0.0, 0
+        for n in range(N):
+            factor = carray(as_pointer(weight), N, real)[n] if weight else real(1)
+            sum_, hits = 0.0, 0
+            for o in range(O):
+                hits += (z_[n, o] > 0) == (y_[n, o] > 0.5)
+                value, steep = loss(name, z_[n, o], y_[n, o], c[o])
+                sum_ += value
+                dz_[n, o] = steep * factor * real(scale)
+            total += sum_ * factor
+            right += hits == O
+        totals_ = carray(as_pointer(totals), 2, np.float64)
+        totals_[0] += total
+        totals_[1] += right
+
+    return address(elementwise_loss, LOSS, name, dtype.name)
+
+
+@cache
+def cross_entropy(dtype: np.dtype) -> int:
+    """Address of a function of z, y (N,) int32, and the rest as in `elementwise_loss`; see `fused`."""
+    real = dtype.type
+
+    def cross_entropy(z, y, weight, numbers, dz, totals, N, O, scale):
+        fused.softmax_cross_entropy(
+            carray(as_pointer(z), (N, O), real), carray(as_pointer(y), N, np.int32), real(scale),
+            carray(as_pointer(dz), (N, O), real), carray(as_pointer(totals), 2, np.float64),
+            carray(as_pointer(weight), N if weight else 0, real), carray(as_pointer(numbers), 3, real),
+        )  # fmt: skip
+
+    return address(cross_entropy, LOSS, dtype.name)
+
+
+@cache
+def publish_dropout(dtype: np.dtype) -> None:
+    """Make dropout over arrays (N, H) of `dtype` known to compiled code under its name."""
+    real = dtype.type
+
+    def dropout(a, out, N, H, first, share, key):
+        a_, out_ = carray(as_pointer(a), N * H, real), carray(as_pointer(out), N * H, real)
+        if a != out:
+            for i in range(N * H):
+                out_[i] = a_[i]
+        more, start = real(1 / (1 - share)), np.uint64(first) * np.uint64(H)
+        for i in range(N * H):  # over one array only: a loop that may meet itself in another stays scalar
+            out_[i] *= more if stays(share, key, start + np.uint64(i)) else real(0)
+
+    publish(DROPOUT + dtype.name, address(dropout, types.void(*[I64] * 5, F64, types.uint64), dtype.name))
+
+
+@cache
+def rule(name: str, dtype: np.dtype) -> int:
+    """Address of a function of w, g, s0, s1, count, h: the optimizer's rule on (count,) parameters, h (8,) a `Step`."""
+    real = dtype.type
+
+    def rule(w, g, s0, s1, count, h):
+        w_, g_ = carray(as_pointer(w), count, real), carray(as_pointer(g), count, real)
+        s = carray(as_pointer(s0), count, real), carray(as_pointer(s1), count, real)
+        n = carray(as_pointer(h), NUMBERS, real)
+        step = Step(n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7])
+        for i in range(count):
+            move(name, w_, g_, s, i, step)
+
+    return address(rule, types.void(*[I64] * 6), name, dtype.name)
