@@ -89,7 +89,7 @@ def backprop(dz, WT, out):
     d, w, start, start_row, O = all_but_last(
         dz, dz.ctypes.data, d_row, d_step, WT.ctypes.data, W_row, 0, 0, c, c_row, N, H, O
     )
-    multiply(dz, d, d_row, d_step, w, W_row, start, start_row, c, c_row, 0, 0, N, H, O)
+    multiply(WT, d, d_row, d_step, w, W_row, start, start_row, c, c_row, 0, 0, N, H, O)
 
 
 @compiled
