@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -347,6 +347,8 @@ class NumbaLearner:
                 task = plan.task(rows, threads, team, order, totals, share, key)
                 panel = self.panel(thread, threads, moves)
                 compiled.epoch_in_phases(thread, task, moves, panel, self.batch, batch_size)
+                for whole, part in self.columns(panel):
+                    whole[:] = part  # (I + 1, last - first)
 
         run_team(threads, flop, work)
         return np.asarray(totals.sum(axis=0))
@@ -357,7 +359,21 @@ class NumbaLearner:
         first, last = compiled_update.share.py_func(units, thread, threads, LINE // self.plan.dtype.itemsize)
         count = (inputs + 1) * (last - first)
         w, *s = on_lines(1 + len(self.state), count, self.plan.dtype)[:, :count]
-        return compiled.Panel(first, last, moves_of(self.rule, w, self.g[thread : thread + 1], s, moves.h))
+        panel = compiled.Panel(first, last, moves_of(self.rule, w, self.g[thread : thread + 1], s, moves.h))
+        for whole, part in self.columns(panel):
+            part[:] = whole  # (I + 1, last - first)
+        return panel
+
+    def columns(self, panel: compiled.Panel) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """A panel's columns of W[0] and b[0], and of each of their states: where they lie in the whole, and the panel's.
+
+        Both (I + 1, last - first).
+        """
+        inputs, units = self.plan.sizes[:2]
+        parts = panel.moves.w, *panel.moves.s
+        for whole, part in zip((self.plan.parameters, *self.state), parts, strict=False):
+            columns = whole[: (inputs + 1) * units].reshape(inputs + 1, units)[:, panel.first : panel.last]
+            yield columns, part.reshape(columns.shape)
 
 
 class NumbaBackend(HostBackend):
