@@ -31,7 +31,10 @@ TILE = 224  # rows at a time, a multiple of the microkernel's: x, a and dz of a 
 
 
 class Net(NamedTuple):
-    """The layers of a network, and the transposes that carry deltas back."""
+    """The layers of a network, and the transposes that carry deltas back.
+
+    Weights seen as uint32, the same bits, ask for products of operands rounded to bfloat16; see `kernels.cpu.product`.
+    """
 
     W: Any  # W[l] (fan_in, fan_out)
     b: Any  # b[l] (fan_out,)
@@ -307,7 +310,7 @@ def epoch_in_tiles(thread, task, moves, tile, dW, db, batch_size):
         phase += 1
         if not barrier(task.team, task.threads, phase):
             return
-        first, last = share(stop - start, thread, task.threads, TILE)
+        first, last = share(stop - start, thread, task.threads, BLOCK)
         for lo in range(start + first, start + last, TILE):
             if stopped(task.team):
                 return
@@ -341,7 +344,7 @@ def epoch_in_phases(thread, task, moves, panel, batch, batch_size):
     transpose(net, thread, task.threads)
     I = net.W[0].shape[0]
     columns = panel.moves.w.reshape(I + 1, panel.last - panel.first)
-    W, b = columns[:I], columns[I]
+    W, b = columns[:I].view(net.W[0].dtype), columns[I]
     for step in range(moves.h.shape[1]):
         start = step * batch_size
         n = min(batch_size, task.N - start)
@@ -377,7 +380,7 @@ def epoch_in_phases(thread, task, moves, panel, batch, batch_size):
 @inner
 def evaluate(thread, task, tile):
     """One thread's part of the loss and the right answers over all rows."""
-    first, last = share(task.N, thread, task.threads, TILE)
+    first, last = share(task.N, thread, task.threads, BLOCK)
     for lo in range(first, last, TILE):
         if stopped(task.team):
             return
@@ -392,7 +395,7 @@ def evaluate(thread, task, tile):
 @inner
 def logits(thread, threads, team, net, X, tile, z):
     """One thread's part of the last layer's z (N, O) of rows X (N, I)."""
-    first, last = share(len(X), thread, threads, TILE)
+    first, last = share(len(X), thread, threads, BLOCK)
     for lo in range(first, last, TILE):
         if stopped(team):
             return

@@ -95,7 +95,7 @@ def weight_gradient(a, dz, W, b, how):
     for row in range(first, last, BLOCK):
         end = min(row + BLOCK, last)
         g = moves.g[how.thread, : (end - row) * O]  # in this core's L1 cache
-        ops.gradient_rows(a, dz, g.reshape(end - row, O), row, end, False)
+        ops.gradient_rows(a, dz, g.reshape(end - row, O).view(W.dtype), row, end, False)
         h = moves.h[0, how.step]
         add_penalty(moves, start + row * O, len(g), h, how.rows, how.total)
         apply(moves, g, start + row * O, h)
