@@ -61,6 +61,14 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 
 
 @pytest.fixture
+def operations(backend: Backend) -> Backend:
+    """Every backend whose operations take plain arrays: those of cupy work in a plan's own."""
+    if not hasattr(backend, "ops"):
+        pytest.skip(f"{backend.name} has no operations apart from a plan; python -m benchmarks.gpu_peers measures it")
+    return backend
+
+
+@pytest.fixture
 def measure(benchmark: Any, pytestconfig: pytest.Config) -> Callable[..., None]:
     """measure(group, backend, run, check): time `run`, then `check` what its last round left behind.
 

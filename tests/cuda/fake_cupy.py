@@ -231,6 +231,9 @@ class ndarray:
         host_reads += 1
         return self.values.copy()
 
+    def __str__(self) -> str:
+        return str(self.get())
+
     def item(self) -> object:
         return self.get().item()
 
