@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.bench_reference import H, O, assert_close, softmax_and_losses
+from benchmarks.conftest import with_operations
 from fastmlp.backends import load
 
 
@@ -47,41 +48,43 @@ def test_unfused(measure, operands, n):
     measure(group, load("numpy"), lambda: (dz @ W.T) * (a > 0), check, gbyte=gbyte, alone=True)
 
 
-def test_backprop_relu(measure, operations, operands, n):
+@with_operations
+def test_backprop_relu(measure, backend, operands, n):
     """ops.backprop_relu, into a buffer made before."""
-    dz, W, a = map(operations.asarray, operands[:3])
-    out = operations.zeros((n, H), a.dtype)
+    dz, W, a = map(backend.asarray, operands[:3])
+    out = backend.zeros((n, H), a.dtype)
     group, gbyte = backprop(n)
 
     def run():
-        operations.ops.backprop_relu(dz, W, a, out)
-        operations.to_host(out[:1])  # waits
+        backend.ops.backprop_relu(dz, W, a, out)
+        backend.to_host(out[:1])  # waits
 
     def check(_):
-        assert_close(operations.to_host(out), operands.out, 1e-6)
+        assert_close(backend.to_host(out), operands.out, 1e-6)
 
-    measure(group, operations, run, check, gbyte=gbyte, alone=True)
+    measure(group, backend, run, check, gbyte=gbyte, alone=True)
 
 
-def test_softmax_cross_entropy(measure, operations, n):
+@with_operations
+def test_softmax_cross_entropy(measure, backend, n):
     """ops.softmax_cross_entropy: loss, right answers and dz in one visit to a row."""
     rng = np.random.default_rng(4)
     host = rng.standard_normal((n, O)).astype(np.float32)
     labels = rng.integers(O, size=n, dtype=np.int32)
-    z, y = operations.asarray(host), operations.asarray(labels)
-    dz, totals = operations.zeros((n, O), z.dtype), operations.zeros(2, np.dtype(np.float64))
+    z, y = backend.asarray(host), backend.asarray(labels)
+    dz, totals = backend.zeros((n, O), z.dtype), backend.zeros(2, np.dtype(np.float64))
 
     def clear():
         totals[:] = 0
 
     def run():
-        operations.ops.softmax_cross_entropy(z, y, 1 / n, dz, totals)
-        return operations.to_host(totals)  # waits
+        backend.ops.softmax_cross_entropy(z, y, 1 / n, dz, totals)
+        return backend.to_host(totals)  # waits
 
     def check(found):
         p, losses = softmax_and_losses(host.astype(np.float64), labels)
-        assert_close(operations.to_host(dz), (p - np.eye(O)[labels]) / n, 1e-5)
+        assert_close(backend.to_host(dz), (p - np.eye(O)[labels]) / n, 1e-5)
         assert abs(found[0] / losses.sum() - 1) <= 1e-6
         assert found[1] == (host.argmax(axis=1) == labels).sum()
 
-    measure(f"softmax with cross entropy ({n},{O})", operations, run, check, setup=clear, gbyte=4e-9 * n * (2 * O + 1))
+    measure(f"softmax with cross entropy ({n},{O})", backend, run, check, setup=clear, gbyte=4e-9 * n * (2 * O + 1))

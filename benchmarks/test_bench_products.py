@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.bench_reference import H, I, assert_close
+from benchmarks.conftest import with_operations
 
 
 class Operands(NamedTuple):
@@ -33,32 +34,34 @@ def operands(n):
     return Operands(x, W, b, dz, np.maximum(exact @ W + b, 0), exact.T @ dz, dz.sum(0, np.float64))
 
 
-def test_forward(measure, operations, operands, n):
+@with_operations
+def test_forward(measure, backend, operands, n):
     """ops.affine with ReLU: (N, I)(I, H) -> (N, H)."""
-    x, W, b = map(operations.asarray, operands[:3])
-    out = operations.zeros((n, H), x.dtype)
+    x, W, b = map(backend.asarray, operands[:3])
+    out = backend.zeros((n, H), x.dtype)
 
     def run():
-        operations.ops.affine(x, W, b, out, True)
-        operations.to_host(out[:1])  # waits
+        backend.ops.affine(x, W, b, out, True)
+        backend.to_host(out[:1])  # waits
 
     def check(_):
-        assert_close(operations.to_host(out), operands.a, 1e-5)
+        assert_close(backend.to_host(out), operands.a, 1e-5)
 
-    measure(f"forward ({n},{I})({I},{H})", operations, run, check, gflop=2e-9 * n * I * H, alone=True)
+    measure(f"forward ({n},{I})({I},{H})", backend, run, check, gflop=2e-9 * n * I * H, alone=True)
 
 
-def test_weight_gradient(measure, operations, operands, n):
+@with_operations
+def test_weight_gradient(measure, backend, operands, n):
     """ops.weight_gradient: (I, N)(N, H) -> (I, H), and the column sums."""
-    x, dz = operations.asarray(operands.x), operations.asarray(operands.dz)
-    dW, db = operations.zeros((I, H), x.dtype), operations.zeros(H, x.dtype)
+    x, dz = backend.asarray(operands.x), backend.asarray(operands.dz)
+    dW, db = backend.zeros((I, H), x.dtype), backend.zeros(H, x.dtype)
 
     def run():
-        operations.ops.weight_gradient(x, dz, dW, db, False)
-        operations.to_host(db)  # waits
+        backend.ops.weight_gradient(x, dz, dW, db, False)
+        backend.to_host(db)  # waits
 
     def check(_):
-        assert_close(operations.to_host(dW), operands.dW, 1e-5)
-        assert_close(operations.to_host(db), operands.db, 1e-5)
+        assert_close(backend.to_host(dW), operands.dW, 1e-5)
+        assert_close(backend.to_host(db), operands.db, 1e-5)
 
-    measure(f"weight gradient ({I},{n})({n},{H})", operations, run, check, gflop=2e-9 * n * I * H, alone=True)
+    measure(f"weight gradient ({I},{n})({n},{H})", backend, run, check, gflop=2e-9 * n * I * H, alone=True)
