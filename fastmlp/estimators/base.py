@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any, Self
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
@@ -14,7 +15,7 @@ from fastmlp.backends import select
 from fastmlp.estimators.constraints import STOCHASTIC, check_activations, check_together
 from fastmlp.estimators.data import Data
 from fastmlp.estimators.draws import start_values
-from fastmlp.estimators.engine import Engine, packed, thread_limit
+from fastmlp.estimators.engine import SPARSE, Engine, packed, thread_limit
 from fastmlp.estimators.fitting import fit_stochastic
 from fastmlp.estimators.lbfgs import fit_lbfgs
 from fastmlp.estimators.optimizer import Optimizer
@@ -117,7 +118,7 @@ class BaseMLP(BaseEstimator, ABC):
             self.history_ = History()
             names = self._activations(len(hidden))
             last = names[-1] if names else self.activation
-            self._build(sizes, start_values(sizes, (*names, last), self._random_state, X.dtype))
+            self._build(sizes, start_values(sizes, (*names, last), self._random_state, X.dtype), issparse(X))
             return
         kept, parameters = packed(self.coefs_, self.intercepts_)
         if kept != sizes:
@@ -127,15 +128,15 @@ class BaseMLP(BaseEstimator, ABC):
             )
         if not hasattr(self, "history_"):
             self.history_ = History()
-        self._build(sizes, parameters)
+        self._build(sizes, parameters, issparse(X))
 
     def _activations(self, hidden: int) -> tuple[str, ...]:
         """The activation of each hidden layer."""
         return (self.activation,) * hidden if isinstance(self.activation, str) else tuple(self.activation)
 
-    def _build(self, sizes: tuple[int, ...], parameters: np.ndarray) -> None:
+    def _build(self, sizes: tuple[int, ...], parameters: np.ndarray, sparse: bool = False) -> None:
         """An engine that starts from `parameters` (P,); the one at hand where it is of the same network."""
-        backend, _ = select(self.backend)
+        backend, _ = select(SPARSE if sparse else self.backend)
         loss, numbers = self._loss(sizes[-1], parameters.dtype)
         network = Network(sizes, self._activations(len(sizes) - 2), loss, numbers, float(self.dropout))
         threads = thread_limit(self.threads)

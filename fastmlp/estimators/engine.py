@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from fastmlp.backends.base import Array, Backend, Learner, Rows
+from fastmlp.inputs import blocks
 from fastmlp.network import Network, layer_views, parameter_count
 from fastmlp.optimizers import Settings, find
 
+SPARSE = "numpy"  # the backend that trains on CSR rows as they are
 Matrices = Sequence[np.ndarray]
 
 
@@ -79,9 +81,12 @@ class Engine:
         return Rows(put(X), put(y), weight=None if weight is None else put(weight))
 
     def logits(self, X: Any) -> np.ndarray:
-        """The last layer's z of host rows X (N, I) -> (N, O)."""
+        """The last layer's z of host rows X (N, I), an array or CSR -> (N, O)."""
         with self.in_use():
-            return self.plan.logits(X)
+            if isinstance(X, np.ndarray) or self.backend.name == SPARSE:
+                return self.plan.logits(X)
+            parts = [self.plan.logits(X[block].toarray()) for block in blocks(*X.shape)]
+            return np.concatenate(parts)  # (N, O)
 
 
 def packed(coefs: Matrices, intercepts: Matrices) -> tuple[tuple[int, ...], np.ndarray]:
