@@ -31,6 +31,7 @@ from fastmlp.optimizers import Optimizer, Settings, Step, corrected_rates, step_
 RATE, SHRINK = map(Step._fields.index, ("rate", "shrink"))
 LARGE = 1024  # rows: a larger batch is worked through in tiles, a smaller one in two phases
 ALONE = 1e6  # flop between two barriers below which a second thread does not pay
+TEAM = 1e8  # flop of a whole call below which starting a second thread, 0.3 ms, does not pay
 BRIEF = 1e9  # flop that the calling thread may work through itself before it must listen for Ctrl-C
 ROW, STEP = 1e3, 2e5  # flop that could be done in the time of all else a row or a step takes
 
@@ -225,9 +226,9 @@ class NumbaPlan:
             self._tiles[skip] = [self.buffers(compiled.TILE, skip) for _ in range(self.threads)]
         return self._tiles[skip]
 
-    def team_size(self, flop: float) -> int:
-        """Threads for so much work between two barriers."""
-        return self.threads if flop > ALONE else 1
+    def team_size(self, flop: float, between: float = math.inf) -> int:
+        """Threads for a call of so much work, and so much between two barriers."""
+        return self.threads if flop > TEAM and between > ALONE else 1
 
     def task(
         self, rows: Rows, threads: int, address: int, order: np.ndarray | None, totals: np.ndarray,
@@ -308,7 +309,7 @@ class NumbaLearner:
         Rule 0 moves nothing: the gradient of the last step stays in `g`.
         """
         plan, n, settings = self.plan, len(rows), self.settings
-        threads = plan.team_size(3 * plan.flop * min(batch_size, n))
+        threads = plan.team_size(3 * plan.flop * n, 3 * plan.flop * min(batch_size, n))
         # A gradient that is wanted as a whole, to measure or to keep, is made in tiles.
         in_tiles = batch_size > LARGE or settings.clip > 0 or not rule
         if not in_tiles:  # a thread owns whole lines of columns
