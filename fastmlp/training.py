@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastmlp.backends import select
+from fastmlp.backends import parameter_type, select
 from fastmlp.backends.base import Rows
 from fastmlp.errors import DataError, OptionError, TrainingDiverged
 from fastmlp.history import History
@@ -23,7 +23,7 @@ from fastmlp.optimizers import find
 from fastmlp.progress import live_table
 from fastmlp.report import Report, versions
 
-PRECISIONS = ("float32", "float64")
+PRECISIONS = ("float32", "float64", "bfloat16")
 WIDEST = 2**40  # units of a layer; fewer may still be too many for the memory
 Callback = Callable[[Model], object]
 
@@ -76,7 +76,8 @@ def train(
     beta
         Decay of the averaged gradient, in [0, 1).
     precision
-        "float32" or "float64".
+        "float32", "float64", or "bfloat16": products of operands rounded to bfloat16, with sums, parameters and
+        updates in float32, on a CPU with AVX-512 BF16 (numba).
     scale
         "standard" standardises each column of floating-point rows; the model keeps the scaling and takes raw rows.
     seed
@@ -131,9 +132,10 @@ def train(
 
         data = digits()
         X, y, validation = data.X, data.y, data.validation if validation is None else validation
-    prepared = prepare(X, y, validation, np.dtype(precision), scale, seed)
-
     compute, reason = select(backend, strict=strict)
+    dtype = parameter_type(compute, precision)
+    prepared = prepare(X, y, validation, dtype, scale, seed)
+
     rows = Rows(compute.asarray(prepared.X), compute.asarray(prepared.y), prepared.train)
     held_out = None
     if prepared.held_out is not None:
@@ -155,7 +157,7 @@ def train(
         )  # fmt: skip
         rng = np.random.default_rng(seed)
         sizes = (prepared.X.shape[1], *map(int, widths), len(prepared.classes))
-        start = initialise(sizes, rng, np.dtype(precision))
+        start = initialise(sizes, rng, dtype)
         model = Model(compute, Network(sizes), start, prepared.classes, prepared.inputs, History(), report, threads)
         with live_table(epochs, progress) as show:
             run(

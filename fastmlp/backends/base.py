@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -41,8 +42,7 @@ class Ops(NamedTuple):
     itself."""
 
     softmax_cross_entropy: Callable[..., None]
-    """softmax_cross_entropy(z, y, scale, dz, totals, weight=None, numbers=(0, 0, 0)). dz = (softmax(z) - onehot(y)) *
-    scale; totals += [sum over rows of logsumexp(z) - z[y], rows whose first largest z is at y]. z (N, O), y (N,) int32
+    """softmax_cross_entropy(z, y, scale, dz, totals, weight, numbers). dz = (softmax(z) - onehot(y)) * scale; totals += [sum over rows of logsumexp(z) - z[y], rows whose first largest z is at y]. z (N, O), y (N,) int32
     -> dz (N, O), totals (2,) or more. dz may be z itself. With numbers = (smoothing, gamma, ceiling) the
     target is (1 - smoothing) onehot(y) + smoothing / O, or the loss focal, -(1 - p[y])^gamma log p[y] (Lin et al.,
     2017), or what is added to totals at most `ceiling` a row; two of the three are 0. weight (N,) multiplies a row's
@@ -142,6 +142,8 @@ class Backend(ABC):
 
     name: ClassVar[str]
     ops: Ops
+    precisions: tuple[str, ...] = ("float32", "float64")  # that a plan can compute in
+    refusals: Mapping[str, str] = MappingProxyType({})  # of precisions that it would have elsewhere: why not here
 
     @abstractmethod
     def asarray(self, host: np.ndarray) -> Array:
@@ -160,10 +162,13 @@ class Backend(ABC):
         """Rows to take through a net of layer `sizes` at a time: as many as pay, few enough for the caches."""
 
     @abstractmethod
-    def plan(self, network: Network, parameters: np.ndarray, threads: int | None) -> Plan:
+    def plan(
+        self, network: Network, parameters: np.ndarray, threads: int | None, precision: str | None = None
+    ) -> Plan:
         """A network on at most `threads` CPU threads.
 
-        `parameters` (P,), as `fastmlp.network.layer_views` lays them out, are the start and set the floating type.
+        `parameters` (P,), as `fastmlp.network.layer_views` lays them out, are the start and set the floating type;
+        `precision`, one of `precisions`, may say that products take operands of fewer bits.
         """
 
     @abstractmethod
