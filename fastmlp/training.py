@@ -160,15 +160,8 @@ def train(
         start = initialise(sizes, rng, dtype)
         model = Model(compute, Network(sizes), start, prepared.classes, prepared.inputs, History(), report, threads)
         with live_table(epochs, progress) as show:
-            run(
-                model,
-                rows,
-                held_out,
-                epochs,
-                batch,
-                None if batch_size == "full" else rng,
-                (lambda model: show(model.history), *callbacks),
-            )
+            shuffle = None if batch_size == "full" else rng
+            run(model, rows, held_out, epochs, batch, shuffle, (lambda model: show(model.history), *callbacks))
     return model
 
 

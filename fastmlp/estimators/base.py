@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from fastmlp.backends import select
+from fastmlp.backends import parameter_type, select
 from fastmlp.estimators.constraints import STOCHASTIC, check_activations, check_together
 from fastmlp.estimators.data import Data
 from fastmlp.estimators.draws import start_values
@@ -93,7 +93,9 @@ class BaseMLP(BaseEstimator, ABC):
         """The floating types that X keeps; any other becomes the first of them."""
         if not first:
             return self.coefs_[0].dtype
-        return FLOATS if self.precision is None else np.dtype(self.precision)
+        if self.precision is None:
+            return FLOATS
+        return np.float64 if self.precision == "float64" else np.float32  # fewer bits are for operands of products
 
     def _checked_validation(self, given: Any, dtype: np.dtype) -> Data:
         """The user's own rows to validate on."""
@@ -137,16 +139,18 @@ class BaseMLP(BaseEstimator, ABC):
     def _build(self, sizes: tuple[int, ...], parameters: np.ndarray, sparse: bool = False) -> None:
         """An engine that starts from `parameters` (P,); the one at hand where it is of the same network."""
         backend, _ = select(SPARSE if sparse else self.backend)
+        if self.precision is not None:
+            parameter_type(backend, self.precision)  # raises where it cannot compute so
         loss, numbers = self._loss(sizes[-1], parameters.dtype)
         network = Network(sizes, self._activations(len(sizes) - 2), loss, numbers, float(self.dropout))
         threads = thread_limit(self.threads)
         engine = vars(self).get("_engine")
-        if engine is not None and engine.fits(backend, network, parameters.dtype, threads):
+        if engine is not None and engine.fits(backend, network, parameters.dtype, threads, self.precision):
             engine.take(self.coefs_, self.intercepts_)
             return
         if engine is not None and hasattr(self, "_optimizer"):
             self._optimizer = self._optimizer.saved(engine)
-        self._engine = Engine(backend, network, parameters, threads)
+        self._engine = Engine(backend, network, parameters, threads, self.precision)
         self.coefs_, self.intercepts_ = self._engine.coefs, self._engine.intercepts
 
     def _logits(self, X: Any) -> np.ndarray:

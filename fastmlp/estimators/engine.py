@@ -22,9 +22,12 @@ Matrices = Sequence[np.ndarray]
 class Engine:
     """A network on a backend. `coefs` and `intercepts` are views of all parameters, kept on the host."""
 
-    def __init__(self, backend: Backend, network: Network, parameters: np.ndarray, threads: int | None):
-        self.backend, self.network, self.threads = backend, network, threads
-        self.plan = backend.plan(network, parameters, threads)
+    def __init__(
+        self, backend: Backend, network: Network, parameters: np.ndarray, threads: int | None,
+        precision: str | None = None,
+    ):  # fmt: skip
+        self.backend, self.network, self.threads, self.precision = backend, network, threads, precision
+        self.plan = backend.plan(network, parameters, threads, precision)
         worked_in = self.plan.parameters
         self.on_host = isinstance(worked_in, np.ndarray)
         self.parameters = worked_in if self.on_host else parameters.copy()  # (P,)
@@ -33,10 +36,12 @@ class Engine:
         self.lock = threading.RLock()  # a plan has one set of buffers: two threads take turns
         self.learner: Learner | None = None
 
-    def fits(self, backend: Backend, network: Network, dtype: np.dtype, threads: int | None) -> bool:
+    def fits(
+        self, backend: Backend, network: Network, dtype: np.dtype, threads: int | None, precision: str | None
+    ) -> bool:
         """Whether this engine is one of `network` on `backend`."""
-        same = (self.backend is backend, self.network == network, self.threads == threads)
-        return all(same) and self.parameters.dtype == dtype
+        own = self.backend, self.network, self.parameters.dtype, self.threads, self.precision
+        return own == (backend, network, dtype, threads, precision)
 
     def holds(self, coefs: Matrices, intercepts: Matrices) -> bool:
         """Whether these lists hold the engine's own arrays."""

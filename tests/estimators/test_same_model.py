@@ -59,7 +59,8 @@ def test_losses_of_30_epochs(backend, name, solver, early_stopping, dtype):
     "options",
     [
         dict(activation="identity"), dict(activation="logistic"), dict(activation="tanh"), dict(hidden_layer_sizes=()),
-        dict(hidden_layer_sizes=9), dict(hidden_layer_sizes=(12, 7, 5)), dict(shuffle=False), dict(batch_size="auto"), dict(batch_size=33), dict(alpha=0.0),
+        dict(hidden_layer_sizes=9), dict(hidden_layer_sizes=(12, 7, 5)),
+        dict(shuffle=False), dict(batch_size="auto"), dict(batch_size=33), dict(alpha=0.0),
         dict(alpha=2.0), dict(beta_1=0.5, beta_2=0.9, epsilon=1e-3), dict(validation_fraction=0.3),
     ],
     ids=str,
