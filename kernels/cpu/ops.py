@@ -87,7 +87,7 @@ def backprop(dz, WT, out):
     H = WT.shape[1]
     (d_row, d_step), W_row, c, c_row = dz.strides, WT.strides[0], out.ctypes.data, out.strides[0]
     d, w, start, start_row, O = all_but_last(
-        dz, dz.ctypes.data, d_row, d_step, WT.ctypes.data, W_row, 0, 0, c, c_row, N, H, O
+        WT, dz.ctypes.data, d_row, d_step, WT.ctypes.data, W_row, 0, 0, c, c_row, N, H, O
     )
     multiply(WT, d, d_row, d_step, w, W_row, start, start_row, c, c_row, 0, 0, N, H, O)
 
