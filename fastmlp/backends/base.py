@@ -101,6 +101,7 @@ class Learner(Protocol):
     """Moves the parameters of a plan, and keeps the optimizer's state."""
 
     steps: int  # taken so far
+    state: Array  # (S, P) the optimizer's, zeros at the start; whoever writes it goes on where another learner was
 
     def prepare(self, rows: Rows, batch_size: int) -> None:
         """Make buffers and compile what `epoch` needs, so that the first one takes as long as the others."""
