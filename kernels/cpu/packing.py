@@ -90,7 +90,9 @@ def make_rounding(order, some):
         low, high, to, *counts = arguments
         floats, rounded = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(BFloat(), 2 * LANES)
         masks = [first_lanes(builder, count, LANES) for count in counts] or [None, None]
-        vectors = [load_lanes(builder, *each) for each in ((low, floats, PAIR, masks[0]), (high, floats, PAIR, masks[1]))]
+        vectors = [
+            load_lanes(builder, *each) for each in ((low, floats, PAIR, masks[0]), (high, floats, PAIR, masks[1]))
+        ]
         convert = declare(builder.module, "llvm.x86.avx512bf16.cvtne2ps2bf16.512", rounded, [floats] * 2)
         both = builder.bitcast(builder.call(convert, vectors[::-1]), ir.VectorType(I16, 2 * LANES))
         places = ir.Constant(ir.VectorType(I32, 2 * LANES), order)
