@@ -162,7 +162,9 @@ class Backend(ABC):
         """Rows to take through a net of layer `sizes` at a time: as many as pay, few enough for the caches."""
 
     @abstractmethod
-    def plan(self, network: Network, parameters: np.ndarray, threads: int | None, precision: str | None = None) -> Plan:
+    def plan(
+        self, network: Network, parameters: np.ndarray, threads: int | None, precision: str | None = None
+    ) -> Plan:
         """A network on at most `threads` CPU threads.
 
         `parameters` (P,), as `fastmlp.network.layer_views` lays them out, are the start and set the floating type;

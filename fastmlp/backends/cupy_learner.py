@@ -32,13 +32,7 @@ class Session:
     """What the epochs over the same rows share: places that stay, and the graphs that know their addresses."""
 
     def __init__(self, rows: Rows, batch: int, steps: int, penalty: bool, real: np.dtype):
-        self.X, self.y, self.n, self.weighted, self.penalty = (
-            rows.X,
-            rows.y,
-            len(rows),
-            rows.weight is not None,
-            penalty,
-        )
+        self.X, self.y, self.n, self.weighted, self.penalty = rows.X, rows.y, len(rows), rows.weight is not None, penalty
         self.epoch = cuda.Epoch(
             cupy.empty(self.n, np.int32), cupy.empty(self.n, real) if self.weighted else None,
             cupy.empty((steps, cuda.NUMBERS), real), cupy.empty(steps, np.uint64), cupy.empty(1, np.int32), batch,

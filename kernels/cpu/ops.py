@@ -41,7 +41,7 @@ def all_but_last(like, a, a_row, a_step, b, b_row, start, start_row, c, c_row, M
     Returns where it begins: a, b, start, start_row and how many k are left.
     """
     deep = depth(like, M, N, b_row)
-    while K > deep:
+    while deep < K:
         multiply(like, a, a_row, a_step, b, b_row, start, start_row, c, c_row, 0, 0, M, N, deep)
         a, b, start, start_row, K = a + deep * a_step, b + deep * b_row, c, c_row, K - deep
     return a, b, start, start_row, K

@@ -50,9 +50,7 @@ class Memory:
         if Stream.capturing:
             raise RuntimeError("memory is allocated while a stream is captured: the graph would keep its address")
         if memory_used + size > memory_limit:
-            raise OutOfMemoryError(
-                f"Out of memory allocating {size:,} bytes (allocated so far: {memory_used:,} bytes)."
-            )
+            raise OutOfMemoryError(f"Out of memory allocating {size:,} bytes (allocated so far: {memory_used:,} bytes).")
         memory_used += size
         self.size = size
         self.bytes = np.full(size + 2 * GUARD, POISON, np.uint8)

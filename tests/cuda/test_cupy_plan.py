@@ -74,10 +74,7 @@ class PlanTests:
     def agree(self, network, precision, X, y, **options):
         """Both backends do the same."""
         reference = "float64" if precision == "float64" else "float32"
-        want, got = (
-            self.run(HOST, network, reference, X, y, **options),
-            self.run(self.backend, network, precision, X, y, **options),
-        )
+        want, got = self.run(HOST, network, reference, X, y, **options), self.run(self.backend, network, precision, X, y, **options)
         for a, b in zip(got[:4], want[:4], strict=True):
             if precision in LOW:
                 np.testing.assert_allclose(a, b, rtol=0, atol=LOW[precision] * np.abs(b).max())
@@ -93,9 +90,7 @@ class PlanTests:
         plan = self.plan(network, precision)
         learner, rows = plan.learner(find("momentum"), Settings()), self.rows(X, y, real=real)
         got = [learner.epoch(rows, len(y), np.array([0.3])) for _ in range(8)]
-        curve, hits, W, b = oracle.train(
-            X.astype(real), y, *layer_views(self.start(network, precision), sizes), steps=8, rate=0.3
-        )
+        curve, hits, W, b = oracle.train(X.astype(real), y, *layer_views(self.start(network, precision), sizes), steps=8, rate=0.3)
         assert_close([totals.loss for totals in got], curve, real, "run")
         assert_close([totals.accuracy for totals in got], hits, real, "run")
         for array, want in zip((*plan.W, *plan.b), (*W, *b), strict=True):
@@ -132,9 +127,7 @@ class PlanTests:
     def test_penalty_clipping_order_and_size_of_batches(self, options):
         self.agree(Network(SIZES), "float64", *data(), **options)
 
-    @pytest.mark.parametrize(
-        "activation", ["identity", "logistic", "tanh", "leaky_relu", "elu", "gelu", "silu", ("relu", "gelu")]
-    )
+    @pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "leaky_relu", "elu", "gelu", "silu", ("relu", "gelu")])
     def test_every_activation(self, activation):
         self.agree(Network(DEEP, activation), "float64", *data("real"), epochs=1)
 
@@ -282,10 +275,7 @@ class TestEmulated(PlanTests):
 
         monkeypatch.setattr(cupy_data, "SMALL", 0)
         monkeypatch.setattr(cupy_data, "BLOCK", 1000)
-        for array in (
-            np.random.default_rng(0).random((77, 13)),
-            np.arange(5000, dtype=np.uint8).reshape(100, 50)[:, ::2],
-        ):
+        for array in (np.random.default_rng(0).random((77, 13)), np.arange(5000, dtype=np.uint8).reshape(100, 50)[:, ::2]):
             np.testing.assert_array_equal(self.backend.to_host(self.backend.asarray(array)), array)
 
     def test_rows_for_which_there_is_no_room_stay_on_the_host(self, monkeypatch):

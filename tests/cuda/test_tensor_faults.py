@@ -8,10 +8,7 @@ from fastmlp.kernels.cuda import tensor
 from tensor_cases import SMALL, answer, errors, problem, step
 from tolerance import tolerance
 
-CASE, CARD = (
-    problem((300, 72, 9), 150),
-    SMALL[86],
-)  # tiles and chunks follow one another; odd numbers of tiles in a warp
+CASE, CARD = problem((300, 72, 9), 150), SMALL[86]  # tiles and chunks follow one another; odd numbers of tiles in a warp
 
 FORWARD, GRADIENT, UPDATE = "tensor_forward", "tensor_gradient", "tensor_update"
 WAIT, BARRIER = "wait_copies<STAGES - 2>();", "__syncthreads();  // the chunk is there"
