@@ -63,7 +63,7 @@ def run(mnist_folder):
 @pytest.mark.parametrize("library", NAMES)
 def test_a_record_holds_every_row_and_raw_number(library, run, tmp_path):
     need(library)
-    run("peers", "--rows", 300, "--rounds", 2, "--threads", 2, "--only", library, "--record", "--folder", tmp_path)
+    run("peers", "--rows", 300, "--rounds", 2, "--threads", 1, "--only", library, "--record", "--folder", tmp_path)
     raw, text = (next(tmp_path.glob(f"*-peers.{kind}")) for kind in ("json", "md"))
     record = json.loads(raw.read_text())
     assert [row["key"] for row in record["table"]] == list(ROWS)
@@ -200,7 +200,18 @@ def test_every_round_reads_each_candidate_once_in_an_order_that_rotates(peers):
 
 def test_time_to_accuracy_trains_by_the_recipe(run, tmp_path):
     libraries = [word for name in ("jax", "torch") if importlib.util.find_spec(name) for word in ("--only", name)]
-    options = ("--seeds", 2, "--rows", 500, "--record", "--folder", tmp_path, *(libraries or ("--only", "numba")))
+    options = (
+        "--seeds",
+        2,
+        "--rows",
+        500,
+        "--threads",
+        1,
+        "--record",
+        "--folder",
+        tmp_path,
+        *(libraries or ("--only", "numba")),
+    )
     run("time_to_accuracy", *options)
     record = json.loads(next(tmp_path.glob("*.json")).read_text())
     rates = record["mean rate of each epoch"]
