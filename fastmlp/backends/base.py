@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -100,6 +101,7 @@ class Learner(Protocol):
     """Moves the parameters of a plan, and keeps the optimizer's state."""
 
     steps: int  # taken so far
+    state: Array  # (S, P) the optimizer's, zeros at the start; whoever writes it goes on where another learner was
 
     def prepare(self, rows: Rows, batch_size: int) -> None:
         """Make buffers and compile what `epoch` needs, so that the first one takes as long as the others."""
@@ -141,6 +143,8 @@ class Backend(ABC):
 
     name: ClassVar[str]
     ops: Ops
+    precisions: tuple[str, ...] = ("float32", "float64")  # that a plan can compute in
+    refusals: Mapping[str, str] = MappingProxyType({})  # of precisions that it would have elsewhere: why not here
 
     @abstractmethod
     def asarray(self, host: np.ndarray) -> Array:
@@ -159,10 +163,13 @@ class Backend(ABC):
         """Rows to take through a net of layer `sizes` at a time: as many as pay, few enough for the caches."""
 
     @abstractmethod
-    def plan(self, network: Network, parameters: np.ndarray, threads: int | None) -> Plan:
+    def plan(
+        self, network: Network, parameters: np.ndarray, threads: int | None, precision: str | None = None
+    ) -> Plan:
         """A network on at most `threads` CPU threads.
 
-        `parameters` (P,), as `fastmlp.network.layer_views` lays them out, are the start and set the floating type.
+        `parameters` (P,), as `fastmlp.network.layer_views` lays them out, are the start and set the floating type;
+        `precision`, one of `precisions`, may say that products take operands of fewer bits.
         """
 
     @abstractmethod

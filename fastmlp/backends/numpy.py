@@ -172,7 +172,9 @@ class NumpyBackend(HostBackend):
         weight_gradient, update, add_squares, clip,
     )  # fmt: skip
 
-    def plan(self, network: Network, parameters: np.ndarray, threads: int | None) -> OpsPlan:
+    def plan(
+        self, network: Network, parameters: np.ndarray, threads: int | None, precision: str | None = None
+    ) -> OpsPlan:
         """A network that runs operation by operation."""
         return OpsPlan(self, network, parameters)
 

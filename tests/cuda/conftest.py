@@ -9,17 +9,31 @@ import fake_cupy
 import pytest
 
 import fastmlp.backends
+from fastmlp.backends.base import Backend
 
-BOUND = ("fastmlp.backends.cupy", "fastmlp.backends.numba", "fastmlp.kernels.cuda")  # keep what they imported
+# What keeps what it imported of cupy or numba.
+BOUND = ("fastmlp.backends.cupy", "fastmlp.backends.numba", "fastmlp.kernels.cuda.tensor", "fastmlp.kernels.cuda")
 
 
 def forget() -> None:
     """Unload what is bound to the cupy and numba of this moment; it is imported again where it is needed."""
     fastmlp.backends.load.cache_clear()
-    for name in BOUND:
+    for name in [name for name in sys.modules if name.startswith(BOUND)]:
         package, _, module = name.rpartition(".")
-        sys.modules.pop(name, None)
+        del sys.modules[name]
         vars(sys.modules.get(package, fastmlp)).pop(module, None)
+
+
+def take_place(patch: pytest.MonkeyPatch):
+    """Put the stand-in for CuPy in its place."""
+    if fake_cupy.COMPILER is None:
+        pytest.skip("no C++ compiler to run the CUDA kernels on the CPU: install g++, or name one in CXX")
+    for name, module in {"cupy": fake_cupy, **fake_cupy.MODULES}.items():
+        patch.setitem(sys.modules, name, module)
+    from fastmlp.kernels.cuda import products
+
+    patch.setattr(products, "WORKSPACE", {True: 2**10, False: 2**10})  # the stand-in for cuBLAS needs none
+    return fake_cupy
 
 
 @pytest.fixture
@@ -32,17 +46,17 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 
 @pytest.fixture
 def cupy(fresh: pytest.MonkeyPatch):
-    """The stand-in for CuPy, in its place."""
-    if fake_cupy.COMPILER is None:
-        pytest.skip("no C++ compiler to run the CUDA kernels on the CPU: install g++, or name one in CXX")
-    fresh.setitem(sys.modules, "cupy", fake_cupy)
-    fresh.setitem(sys.modules, "cupy.cublas", fake_cupy.cublas)
-    return fake_cupy
+    """The stand-in for CuPy, in its place, for a test that changes what is around it."""
+    return take_place(fresh)
 
 
-@pytest.fixture
-def emulated(cupy):
-    """The CuPy backend, probed and ready, over the stand-in."""
-    from fastmlp.backends.cupy import CupyBackend
+@pytest.fixture(scope="module")
+def emulated() -> Iterator[Backend]:
+    """The CuPy backend, probed and ready, over the stand-in, for the tests of a file."""
+    forget()
+    with pytest.MonkeyPatch.context() as patch:
+        take_place(patch)
+        from fastmlp.backends.cupy import CupyBackend
 
-    return CupyBackend()
+        yield CupyBackend()
+    forget()

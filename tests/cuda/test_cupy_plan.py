@@ -1,0 +1,288 @@
+"""Networks on the CuPy backend: what a whole plan and its learner compute, against the oracle and the NumPy backend.
+
+`PlanTests` asks for nothing but a backend: test_gpu.py runs the same tests on a GPU.
+"""
+
+from __future__ import annotations
+
+import fake_cupy
+import numpy as np
+import oracle
+import pytest
+from tolerance import assert_close
+
+from fastmlp.backends.base import Rows
+from fastmlp.backends.numpy import NumpyBackend
+from fastmlp.network import Network, initialise, layer_views
+from fastmlp.optimizers import OPTIMIZERS, Settings, find
+
+HOST = NumpyBackend()
+SIZES = (30, 17, 5)
+DEEP = (30, 21, 17, 5)
+REAL = {"float64": np.float64}  # of the parameters; float32 at every other precision
+# Relative to the largest number, after some steps: what rounding the operands of products to fewer bits allows.
+LOW = {"tf32": 1e-2, "float16": 1e-2, "bfloat16": 4e-2}
+
+
+def data(kind="uint8", n=200, seed=3, sizes=SIZES):
+    """X (N, I), y (N,) int32."""
+    random = np.random.default_rng(seed)
+    X = random.integers(0, 256, (n, sizes[0]), np.uint8)
+    return (X if kind == "uint8" else X / 255), random.integers(0, sizes[-1], n).astype(np.int32)
+
+
+class PlanTests:
+    """Plans, given the fixture `backend`."""
+
+    @pytest.fixture(autouse=True)
+    def hands(self, backend):
+        self.backend = backend
+
+    def start(self, network, precision="float64"):
+        return initialise(network.sizes, np.random.default_rng(5), np.dtype(REAL.get(precision, np.float32)))
+
+    def plan(self, network, precision="float64"):
+        return self.backend.plan(network, self.start(network, precision), None, precision)
+
+    def rows(self, X, y, index=None, weight=None, real=np.float64, backend=None):
+        put = (backend or self.backend).asarray
+        y = y if y.dtype == np.int32 else y.astype(real)
+        return Rows(
+            put(X if X.dtype == np.uint8 else X.astype(real)), put(y), index,
+            None if weight is None else put(weight.astype(real)),
+        )  # fmt: skip
+
+    def run(self, backend, network, precision, X, y, *, batch=64, epochs=2, weight=None, rule="momentum", rate=0.2,
+            l2=None, settings=None, index=True):  # fmt: skip
+        """Epochs in an order of their own each: [totals of each], parameters, [loss, accuracy], logits."""
+        real = REAL.get(precision, np.float32)
+        start = self.start(network, precision)
+        plan = backend.plan(network, start, None, *([precision] if backend is self.backend else []))
+        learner = plan.learner(find(rule), settings or Settings(seed=4))
+        random, n = np.random.default_rng(6), len(y)
+        steps, totals = -(-n // batch), []
+        rows = self.rows(X, y, None, weight, real, backend)
+        learner.prepare(rows, batch)
+        for _ in range(epochs):
+            order = random.permutation(n) if index else None
+            now = Rows(rows.X, rows.y, order, rows.weight)
+            totals.append(learner.epoch(now, batch, np.full(steps, rate), None if l2 is None else np.full(steps, l2)))
+        assert learner.steps == epochs * steps
+        X = X if X.dtype == np.uint8 else X.astype(real)
+        return np.array(totals), backend.to_host(plan.parameters), plan.evaluate(rows), plan.logits(X), learner
+
+    def agree(self, network, precision, X, y, **options):
+        """Both backends do the same."""
+        reference = "float64" if precision == "float64" else "float32"
+        want, got = self.run(HOST, network, reference, X, y, **options), self.run(self.backend, network, precision, X, y, **options)
+        for a, b in zip(got[:4], want[:4], strict=True):
+            if precision in LOW:
+                np.testing.assert_allclose(a, b, rtol=0, atol=LOW[precision] * np.abs(b).max())
+            else:
+                assert_close(np.asarray(a), np.asarray(b), REAL.get(precision, np.float32), "run")
+        return got[4]
+
+    @pytest.mark.parametrize("precision", ["float64", "float32"])
+    @pytest.mark.parametrize("sizes", [(30, 5), SIZES, DEEP], ids=str)
+    def test_full_batches_follow_the_oracle(self, sizes, precision):
+        X, y = data("real")
+        network, real = Network(sizes), REAL.get(precision, np.float32)
+        plan = self.plan(network, precision)
+        learner, rows = plan.learner(find("momentum"), Settings()), self.rows(X, y, real=real)
+        got = [learner.epoch(rows, len(y), np.array([0.3])) for _ in range(8)]
+        curve, hits, W, b = oracle.train(X.astype(real), y, *layer_views(self.start(network, precision), sizes), steps=8, rate=0.3)
+        assert_close([totals.loss for totals in got], curve, real, "run")
+        assert_close([totals.accuracy for totals in got], hits, real, "run")
+        for array, want in zip((*plan.W, *plan.b), (*W, *b), strict=True):
+            assert_close(self.backend.to_host(array), want, real, "run")
+
+    @pytest.mark.parametrize("n", [1, 31, 33, 200])
+    def test_gradient_is_the_oracles(self, n):
+        X, y = data("real", n)
+        for network in (Network(SIZES), Network(DEEP)):
+            learner = self.plan(network).learner(find("sgd"), Settings())
+            loss, g = learner.gradient(self.rows(X, y))
+            W, b = layer_views(self.start(network), network.sizes)
+            dW, db = oracle.gradients(X, y, W, b)
+            assert loss == pytest.approx(oracle.loss(X, y, W, b))
+            for got, want in zip(layer_views(g, network.sizes), (dW, db), strict=True):
+                for a, v in zip(got, want, strict=True):
+                    assert_close(a, v, np.float64)
+
+    @pytest.mark.parametrize("precision", ["float32", "float64", *LOW])
+    @pytest.mark.parametrize("kind", ["uint8", "real"])
+    @pytest.mark.parametrize("sizes", [SIZES, DEEP], ids=str)
+    def test_batches_are_those_of_the_numpy_backend(self, sizes, kind, precision):
+        self.agree(Network(sizes), precision, *data(kind))
+
+    @pytest.mark.parametrize("rule", OPTIMIZERS)
+    def test_every_rule(self, rule):
+        rate, decay = 0.02, 0.1 if rule == "adamw" else 0.0
+        self.agree(Network(SIZES), "float64", *data(), rule=rule, rate=rate, settings=Settings(weight_decay=decay))
+
+    @pytest.mark.parametrize("options", [
+        {"l2": 0.01}, {"settings": Settings(clip=0.05)}, {"l2": 0.02, "settings": Settings(clip=0.05), "rule": "adam", "rate": 0.01},
+        {"index": False}, {"index": False, "batch": 200}, {"batch": 200, "epochs": 3}, {"batch": 1000}, {"batch": 3, "epochs": 1},
+    ], ids=str)  # fmt: skip
+    def test_penalty_clipping_order_and_size_of_batches(self, options):
+        self.agree(Network(SIZES), "float64", *data(), **options)
+
+    @pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "leaky_relu", "elu", "gelu", "silu", ("relu", "gelu")])
+    def test_every_activation(self, activation):
+        self.agree(Network(DEEP, activation), "float64", *data("real"), epochs=1)
+
+    @pytest.mark.parametrize("activation", ["relu", "silu"])
+    def test_dropout(self, activation):
+        self.agree(Network(DEEP, activation, dropout=0.3), "float64", *data())
+
+    @pytest.mark.parametrize("numbers", [(), (0.1, 0.0, 0.0), (0.0, 2.0, 0.0), (0.0, 0.0, 1.5)], ids=str)
+    def test_weights_of_rows_smoothing_and_focus(self, numbers):
+        weight = np.random.default_rng(9).random(200)
+        self.agree(Network(SIZES, numbers=numbers), "float64", *data(), weight=weight)
+
+    @pytest.mark.parametrize("loss", ["logistic", "squared_error", "poisson", "absolute_error", "huber", "quantile"])
+    def test_elementwise_losses(self, loss):
+        X, _ = data("real")
+        y = (X[:, :5] > 0.5).astype(float)
+        numbers = (0.5,) * 5 if loss in ("huber", "quantile", "logistic") else ()
+        self.agree(Network(SIZES, "tanh", loss, numbers), "float64", X, y, rate=0.05, weight=1 + X[:, 0])
+
+    def test_tiles_add_up_to_the_batch(self, monkeypatch):
+        make = type(self.backend).plan
+
+        def small(*arguments):
+            plan = make(*arguments)
+            plan.tile_rows = 37
+            return plan
+
+        monkeypatch.setattr(type(self.backend), "plan", small)
+        for network in (Network(SIZES), Network(DEEP, dropout=0.2)):
+            learner = self.agree(network, "float64", *data(), batch=80)
+            assert learner.launches == "one by one: a batch takes several tiles"
+
+    def test_rows_stay_in_place_from_full_batch_to_full_batch(self, monkeypatch):
+        from fastmlp.kernels import cuda
+
+        gather, calls = cuda.gather, []
+        monkeypatch.setattr(cuda, "gather", lambda *a, **k: (calls.append(1), gather(*a, **k)))
+        X, y = data()
+        learner, rows = self.plan(Network(SIZES)).learner(find("sgd"), Settings()), self.rows(X, y)
+        first = learner.epoch(rows, 200, np.array([0.0]))
+        assert learner.epoch(rows, 200, np.array([0.0])) == first
+        assert len(calls) == 1
+        learner.epoch(Rows(rows.X, rows.y, np.arange(200)), 200, np.array([0.0]))
+        assert len(calls) == 2
+
+    @pytest.mark.parametrize("precision", ["float32", "float16"])
+    @pytest.mark.parametrize("network", [Network(SIZES), Network(DEEP, dropout=0.2)], ids=["middle", "layers"])
+    def test_graphs_give_the_bits_of_launches_one_by_one(self, network, precision, monkeypatch):
+        from fastmlp.backends import cupy_learner
+
+        monkeypatch.setattr(cupy_learner, "GRAPH_STEPS", 3)
+        options = dict(batch=16, l2=0.01, epochs=2)
+        graphs = self.run(self.backend, network, precision, *data(), **options)
+        assert graphs[4].launches == "CUDA graphs of up to 3 steps"
+        monkeypatch.setattr(cupy_learner.CupyLearner, "capture", None)
+        single = self.run(self.backend, network, precision, *data(), **options)
+        assert single[4].launches.startswith("one by one: TypeError")
+        for a, b in zip(graphs[:4], single[:4], strict=True):
+            assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+    @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+    def test_two_runs_give_the_same_bits(self, precision):
+        first, second = (self.run(self.backend, Network(DEEP), precision, *data()) for _ in range(2))
+        for a, b in zip(first[:4], second[:4], strict=True):
+            assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+    def test_weights_that_were_changed_count_at_once(self):
+        plan = self.plan(Network(SIZES), "float16")
+        X, _ = data()
+        before = plan.logits(X)
+        plan.parameters[:] = self.backend.asarray(2 * self.start(Network(SIZES), "float16"))
+        assert not np.allclose(plan.logits(X), before)
+
+    def test_rows_on_the_host_are_brought_over(self):
+        X, y = data()
+        sparse = pytest.importorskip("scipy.sparse")
+        for host_X in (X, X / 255, sparse.csr_matrix(X / 255)):
+            X = host_X if isinstance(host_X, np.ndarray) else host_X.toarray()
+            plan = self.plan(Network(SIZES))
+            learner = plan.learner(find("momentum"), Settings())
+            rows = self.rows(X, y, np.random.default_rng(1).permutation(200))
+            host = Rows(host_X, rows.y, rows.index)
+            other = self.plan(Network(SIZES)).learner(find("momentum"), Settings())
+            for batch in (64, 200):
+                rates = np.full(-(-200 // batch), 0.1)
+                assert learner.epoch(host, batch, rates) == other.epoch(rows, batch, rates)
+            assert learner.launches.startswith("one by one: ")
+            assert plan.evaluate(host) == other.plan.evaluate(rows)
+            np.testing.assert_array_equal(plan.logits(host_X), other.plan.logits(X))
+
+
+class TestEmulated(PlanTests):
+    """On the CPU, each launch with another order of threads."""
+
+    @pytest.fixture
+    def backend(self, emulated):
+        return emulated
+
+    def test_nothing_crosses_to_the_host_within_an_epoch(self):
+        X, y = data()
+        for precision in ("float32", "float16"):
+            plan = self.plan(Network(SIZES), precision)
+            learner, rows = plan.learner(find("momentum"), Settings()), self.rows(X, y, np.arange(200), real=np.float32)
+            learner.prepare(rows, 8)
+            before = fake_cupy.host_reads
+            for _ in range(2):
+                learner.epoch(rows, 8, np.full(25, 0.1))
+            assert fake_cupy.host_reads == before + 2  # the totals of each epoch
+
+    def test_an_epoch_is_a_few_graphs(self):
+        X, y = data()
+        learner, rows = self.plan(Network(SIZES)).learner(find("momentum"), Settings()), self.rows(X, y)
+        learner.epoch(rows, 3, np.full(67, 0.1))
+        before, launches = fake_cupy.Graph.launched, fake_cupy.launches
+        learner.epoch(rows, 3, np.full(67, 0.1))
+        assert fake_cupy.Graph.launched - before == 4  # 66 = 2 * 32 + 2; the last batch, of 2 rows, goes alone
+        assert fake_cupy.launches - launches == 67 * 5  # begin, gather, middle, finish, update: beside two products
+
+    def test_memory_stays_where_it_is_and_is_returned(self):
+        X, y = data()
+        before = fake_cupy.memory_used
+        plan = self.plan(Network(SIZES))
+        learner, rows = plan.learner(find("adam"), Settings()), self.rows(X, y)
+        learner.epoch(rows, 16, np.full(13, 0.1))
+        after_one = fake_cupy.memory_used
+        for _ in range(3):
+            learner.epoch(rows, 16, np.full(13, 0.1))
+        assert fake_cupy.memory_used == after_one
+        handles = fake_cupy.blas().fake_handles()
+        del plan, learner, rows
+        assert fake_cupy.memory_used == before
+        assert fake_cupy.blas().fake_handles() == handles - 1
+
+    def test_without_cublas_by_its_c_interface_cupys_is_used(self, monkeypatch):
+        from fastmlp.kernels.cuda import products
+
+        expected = self.run(self.backend, Network(SIZES), "float32", *data())
+        monkeypatch.setattr(products, "library", lambda: "OSError: no such file")
+        got = self.run(self.backend, Network(SIZES), "float32", *data())
+        assert got[4].launches == "one by one: OSError: no such file"
+        np.testing.assert_array_equal(got[1], expected[1])
+
+    def test_a_large_array_goes_through_pinned_blocks(self, monkeypatch):
+        from fastmlp.backends import cupy_data
+
+        monkeypatch.setattr(cupy_data, "SMALL", 0)
+        monkeypatch.setattr(cupy_data, "BLOCK", 1000)
+        for array in (np.random.default_rng(0).random((77, 13)), np.arange(5000, dtype=np.uint8).reshape(100, 50)[:, ::2]):
+            np.testing.assert_array_equal(self.backend.to_host(self.backend.asarray(array)), array)
+
+    def test_rows_for_which_there_is_no_room_stay_on_the_host(self, monkeypatch):
+        X, y = np.zeros((2000, 1000), np.uint8), np.zeros(2000, np.int32)
+        monkeypatch.setattr(fake_cupy, "memory_limit", fake_cupy.memory_used + 10**6)
+        freed = fake_cupy.freed
+        with pytest.warns(UserWarning, match=r"no room for 2 MB of rows .*: they stay in the host's memory"):
+            kept = self.backend.asarray(X)
+        assert kept is X
+        assert fake_cupy.freed > freed
