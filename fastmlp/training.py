@@ -23,7 +23,7 @@ from fastmlp.optimizers import find
 from fastmlp.progress import live_table
 from fastmlp.report import Report, versions
 
-PRECISIONS = ("float32", "float64", "bfloat16")
+PRECISIONS = ("float32", "float64", "tf32", "float16", "bfloat16")
 WIDEST = 2**40  # units of a layer; fewer may still be too many for the memory
 Callback = Callable[[Model], object]
 
@@ -76,8 +76,8 @@ def train(
     beta
         Decay of the averaged gradient, in [0, 1).
     precision
-        "float32", "float64", or "bfloat16": products of operands rounded to bfloat16, with sums, parameters and
-        updates in float32, on a CPU with AVX-512 BF16 (numba).
+        "float32", "float64", or the operands of products rounded to fewer bits, with sums, parameters and updates in
+        float32: "bfloat16" on a CPU with AVX-512 BF16 (numba); "tf32", "float16" or "bfloat16" on a GPU (cupy).
     scale
         "standard" standardises each column of floating-point rows; the model keeps the scaling and takes raw rows.
     seed
@@ -194,6 +194,7 @@ def run(
             )
         model.history.append(epoch.train[:2], epoch.validation, epoch.seconds)
         report.epochs += 1
+        report.launches = getattr(model.learner, "launches", None)
 
     report.stopped = run_epochs(
         model.learner, batch_size, epochs, next_work,

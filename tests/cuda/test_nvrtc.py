@@ -105,14 +105,14 @@ def test_every_source_is_compiled():
 @pytest.mark.parametrize("name", ["rows", "layer", "middle"])
 def test_no_double_arithmetic_among_floats(name, nvrtc):
     """One stray double constant would run at a 64th of the rate on most cards."""
-    assert "f64" not in compiled(nvrtc, cuda.source(name), 90, options_of(name, "float-f16")[0])["PTX"]
+    assert ".f64" not in compiled(nvrtc, cuda.source(name), 90, options_of(name, "float-f16")[0])["PTX"]
 
 
 def test_no_double_arithmetic_in_tensor_kernels(nvrtc):
     card, sizes = tensor.Card(90, 132, SHARED[90]), (20, 12, 3)
     tiles = {"tensor_forward": tensor.forward_tiles(sizes, 128, card), "tensor_gradient": tensor.gradient_tiles(sizes, card)}
     for name, of in tiles.items():
-        assert "f64" not in compiled(nvrtc, cuda.source(name), 90, tensor.constants(sizes, of))["PTX"]
+        assert ".f64" not in compiled(nvrtc, cuda.source(name), 90, tensor.constants(sizes, of))["PTX"]
 
 
 def test_other_memory_than_the_launcher_counts_is_found(nvrtc):
