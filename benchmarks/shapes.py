@@ -2,32 +2,33 @@
 
     python -m benchmarks.shapes [--threads T] [--rounds R] [--only PLACE]
 
-One epoch of training and one pass of logits over the same rows, for each shape. Each time is a median of interleaved
-rounds; after every round the loss, the parameters and the logits are compared with the numpy backend's.
+One epoch of training and the probabilities of the same rows, for each shape. Each time is a median of interleaved
+rounds, each backend in a process of its own; after every round the loss, the parameters and the probabilities are
+compared with the numpy backend's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Annotated, NamedTuple
 
-import numpy as np
 import typer
 from rich.table import Table
 
 from .peers import machine, record
-from .peers.check import WrongResult, epoch_check
-from .peers.jobs import Job, dense
-from .peers.ours import Ours, backends
+from .peers.check import CHECKS
+from .peers.contract import LIBRARIES, OURS
+from .peers.jobs import Job, Source
+from .peers.process import Process
 from .peers.rounds import Candidate, measure, spread
+from .peers.start import start
 
 FULL = 10**9  # rows of a batch: all there are
 SECONDS = 0.04  # of an epoch, about
 FLOP, BYTES = 1e11, 1e10  # a second, guessed, to choose the rows of an epoch
 STEP = 3e-5  # s a step takes besides
 MOST_ROWS = 16_384
-LOGITS = 1e-3  # largest difference allowed, of logits of order 1
 
 
 class Shape(NamedTuple):
@@ -67,54 +68,37 @@ class Line(NamedTuple):
     """What was measured of a shape: seconds of each round, by backend."""
 
     shape: Shape
-    rows: int
     epoch: dict[str, list[float]]
-    logits: dict[str, list[float]]
+    proba: dict[str, list[float]]
 
 
-def job(shape: Shape, threads: int) -> Job:
-    """The shape with rows to train on."""
-    data = dense(shape.rows(), shape.sizes[0], shape.sizes[-1])
-    return Job(*data, shape.sizes, shape.batch, "momentum", 0.02, threads)
-
-
-def logits(trainer: Ours) -> np.ndarray:
-    """Of all rows (N, O), with the start as parameters."""
-    return trainer.plan.logits(trainer.rows.X)
-
-
-def run(shape: Shape, threads: int, rounds: int) -> Line:
+def run(shape: Shape, threads: int, rounds: int, processes: Mapping[str, Process]) -> Line:
     """Time one shape."""
-    todo = job(shape, threads)
-    trainers = [Ours(todo, backend, threads) for backend in backends()]
-    judge, order = epoch_check(todo), todo.order()
-    trainers[-1].restart()
-    expected = logits(trainers[-1])  # (N, O)
+    source = Source("dense", shape.rows(), shape.sizes[0], shape.sizes[-1])
+    job = Job(source, shape.sizes[1:-1], shape.batch, "momentum", 0.02, threads)
 
-    def check_logits(trainer: Ours, found: np.ndarray) -> None:
-        off = np.abs(found - expected).max()
-        if not off <= LOGITS:
-            raise WrongResult(f"{trainer.name}, {shape}: logits are off by {off:.1e} (allowed {LOGITS:.0e})")
+    def timed(work: str) -> dict[str, list[float]]:
+        check, candidates = CHECKS[work](job), []
+        for process in processes.values():
+            process.call("clear")
+            candidates += [Candidate(name, process, check) for name in process.call("open", work, job).names]
+        return measure(candidates, rounds, lambda: None).wall
 
-    epochs = [Candidate(each.name, partial(each.epoch, order), partial(judge, each), each.restart)
-              for each in trainers]  # fmt: skip
-    passes = [Candidate(each.name, partial(logits, each), partial(check_logits, each), each.restart)
-              for each in trainers]  # fmt: skip
-    return Line(shape, len(todo.y), measure(epochs, rounds, lambda: None), measure(passes, rounds, lambda: None))
+    return Line(shape, timed("epoch"), timed("proba"))
 
 
 def table(lines: Sequence[Line], threads: int) -> Table:
     """Milliseconds of both backends and how many times as long numpy takes."""
     result = Table("", title=f"{threads} thread{'s' * (threads > 1)}; ms, and how many times as long numpy takes")
-    for head in ("rows", "epoch, numba", "numpy", "times", "logits, numba", "numpy", "times"):
+    for head in ("rows", "epoch, numba", "numpy", "times", "probabilities, numba", "numpy", "times"):
         result.add_column(head, justify="right")
     for line in lines:
         cells = []
-        for seconds in (line.epoch, line.logits):
+        for seconds in (line.epoch, line.proba):
             ours, theirs = (spread(times).median for times in seconds.values())
             ratio = f"{theirs / ours:.2f}"
             cells += [f"{1e3 * ours:.3g}", f"{1e3 * theirs:.3g}", ratio if theirs >= ours else f"[bold red]{ratio}[/]"]
-        result.add_row(str(line.shape), f"{line.rows:,}", *cells)
+        result.add_row(str(line.shape), f"{line.shape.rows():,}", *cells)
     return result
 
 
@@ -127,7 +111,9 @@ def main(
     machine.limit_threads(threads)
     console = record.console()
     chosen = [SHAPES[place] for place in only] if only else SHAPES
-    console.print(table([run(shape, threads, rounds) for shape in chosen], threads))
+    with ExitStack() as stack:
+        processes = start({library: LIBRARIES[library] for library in OURS}, console, stack).processes
+        console.print(table([run(shape, threads, rounds, processes) for shape in chosen], threads))
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def test_epoch(measure, backend, data, exact, n, size):
     batch = n if size == "full" else size
     plan = backend.plan(Network((I, H, O)), start(), None)
     learner = plan.learner(OPTIMIZERS["momentum"], Settings(beta=BETA))
-    rates = np.full(-(-n // size), RATE)  # (steps,)
+    rates = np.full(-(-n // batch), RATE)  # (steps,)
     index = None if batch == n else order(n, batch)
     rows = Rows(backend.asarray(data.X), backend.asarray(data.y), index)
     begin, allowed = backend.asarray(start()), ALLOWED[size]

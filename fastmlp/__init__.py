@@ -9,6 +9,8 @@ chosen at run time.
 1
 """
 
+from typing import TYPE_CHECKING, Any
+
 from fastmlp import backends
 from fastmlp.errors import (
     BackendFallbackWarning,
@@ -24,11 +26,16 @@ from fastmlp.model_io import load
 from fastmlp.report import Report
 from fastmlp.training import train
 
+if TYPE_CHECKING:
+    from fastmlp.estimators import MLPClassifier, MLPRegressor
+
 __all__ = [
     "BackendFallbackWarning",
     "BackendUnavailable",
     "DataError",
     "History",
+    "MLPClassifier",
+    "MLPRegressor",
     "Model",
     "ModelFileError",
     "OptionError",
@@ -38,3 +45,14 @@ __all__ = [
     "load",
     "train",
 ]
+
+LAZY = {"MLPClassifier": "fastmlp.estimators", "MLPRegressor": "fastmlp.estimators"}
+
+
+def __getattr__(name: str) -> Any:
+    """The estimators, which need scikit-learn and SciPy, loaded when they are first asked for."""
+    if name not in LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(LAZY[name]), name)

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ Path = str | os.PathLike[str]
 
 @dataclass
 class History:
-    """One entry an epoch in each list; the validation lists stay empty without validation data.
+    """One entry an epoch in each list; lists of what was not measured stay empty.
 
     Training loss and accuracy are means over the epoch's batches, each taken before its own step, as scikit-learn's
     ``loss_curve_`` is. Validation is measured after the epoch. Seconds count training alone.
@@ -29,19 +30,25 @@ class History:
     train_accuracy: list[float] = field(default_factory=list)
     validation_loss: list[float] = field(default_factory=list)
     validation_accuracy: list[float] = field(default_factory=list)
+    validation_score: list[float] = field(default_factory=list)  # what an estimator's early stopping goes by
     seconds: list[float] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.train_loss)
 
-    def append(self, train: tuple[float, float], validation: tuple[float, float] | None, seconds: float) -> None:
-        """Add an epoch; `train` and `validation` are (loss, accuracy)."""
-        self.train_loss.append(train[0])
-        self.train_accuracy.append(train[1])
-        if validation is not None:
-            self.validation_loss.append(validation[0])
-            self.validation_accuracy.append(validation[1])
-        self.seconds.append(seconds)
+    def append(
+        self, train: Sequence[float | None], validation: Sequence[float | None] | None, seconds: float | None
+    ) -> None:
+        """Add an epoch: `train` (loss, accuracy), `validation` (loss, accuracy) or (loss, accuracy, score).
+
+        None stands for what was not measured.
+        """
+        named = {"seconds": seconds}
+        named |= zip(("train_loss", "train_accuracy"), train, strict=False)
+        named |= zip(("validation_loss", "validation_accuracy", "validation_score"), validation or (), strict=False)
+        for name, value in named.items():
+            if value is not None:
+                getattr(self, name).append(value)
 
     def last(self) -> dict[str, float]:
         """The newest epoch, by name of the list; without the validation entries where there are none."""

@@ -42,7 +42,9 @@ class Model:
         self.backend, self.network, self.sizes = backend, network, network.sizes
         self.classes, self.inputs = classes, inputs
         self.history, self.report, self.threads = history, report, threads
-        self.plan = backend.plan(network, parameters, threads)
+        # A model may come from a machine that computes in fewer bits than this one can.
+        precision = report.precision if report.precision in backend.precisions else None
+        self.plan = backend.plan(network, parameters, threads, precision)
         worked_in = self.plan.parameters
         self.parameters = worked_in if isinstance(worked_in, np.ndarray) else parameters  # (P,) on the host
         self.weights, self.biases = layer_views(self.parameters, self.sizes)

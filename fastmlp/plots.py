@@ -29,16 +29,22 @@ def check_plot_path(path: str | os.PathLike[str]) -> None:
 
 
 def plot_history(history: History, path: str | os.PathLike[str] | None = None) -> Figure:
-    """Two panels, loss and accuracy by epoch, training and validation in each; written to `path` if given."""
+    """Two panels, loss and accuracy by epoch, training and validation in each; written to `path` if given.
+
+    Where no accuracy was measured, the score that was takes its place, or there is one panel.
+    """
     if path is not None:
         check_plot_path(path)
     from matplotlib.figure import Figure  # not pyplot: no window, no global state
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+    names = ["loss", "accuracy"]
+    if len(history) and not history.train_accuracy:
+        names = ["loss", "score"] if history.validation_score else ["loss"]
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         for part, style in (("train", "--"), ("validation", "-")):
-            values = getattr(history, f"{part}_{name}")
+            values = getattr(history, f"{part}_{name}", None)
             if values:
                 epochs = range(1, len(values) + 1)
                 axes.plot(epochs, values, style, marker="o", markersize=3, label=f"{part} {values[-1]:.4f}")

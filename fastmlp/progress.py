@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from fastmlp.history import History
-    from fastmlp.model import Model
 
 SHOWN = 12  # epochs the live table holds at most
 AROUND = 4  # lines of the terminal that the table leaves free: its header, the bar, the prompt
@@ -66,35 +65,43 @@ def working(text: str) -> AbstractContextManager[object]:
     return Console(stderr=True).status(text) if on_terminal() else nullcontext()
 
 
-def line(model: Model, epochs: int) -> str:
+# Lists of a history that are shown, with what stands before each in a line and above it in the table.
+NAMES = {
+    "train_loss": ("  loss", "loss"),
+    "train_accuracy": ("  accuracy", "accuracy"),
+    "validation_loss": ("  validation loss", "val. loss"),
+    "validation_accuracy": ("  accuracy", "val. accuracy"),
+    "validation_score": ("  score", "val. score"),
+}
+
+
+def line(history: History, epochs: int) -> str:
     """The newest epoch as one plain line, for pipes and log files."""
-    last = model.history.last()
-    text = f"epoch {len(model.history)}/{epochs}  loss {last['train_loss']:.4f}  accuracy {last['train_accuracy']:.4f}"
-    if "validation_loss" in last:
-        text += f"  validation loss {last['validation_loss']:.4f}  accuracy {last['validation_accuracy']:.4f}"
-    return text + f"  {last['seconds']:.2f} s"
+    last = history.last()
+    text = "".join(f"{name} {last[key]:.4f}" for key, (name, _) in NAMES.items() if key in last)
+    return f"epoch {len(history)}/{epochs}{text}  {last['seconds']:.2f} s"
 
 
 def table(history: History, shown: int = SHOWN) -> Table:
     """The newest epochs, `shown` at most, as a table; the best validation accuracy so far stands out."""
     from rich.table import Table
 
-    validated = bool(history.validation_loss)
+    columns = {key: getattr(history, key) for key in NAMES if len(getattr(history, key)) == len(history)}
+    best = max(history.validation_accuracy, default=0.0)
     grid = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("epoch", "loss", "accuracy", *(["val. loss", "val. accuracy"] if validated else []), "seconds"):
+    for name in ("epoch", *(NAMES[key][1] for key in columns), "seconds"):
         grid.add_column(name, justify="right")
     for i in range(max(0, len(history) - shown), len(history)):
-        cells = [str(i + 1), f"{history.train_loss[i]:.4f}", f"{history.train_accuracy[i]:.4f}"]
-        if validated:
-            accuracy = history.validation_accuracy[i]
-            mark = "[bold green]" if accuracy == max(history.validation_accuracy) else ""
-            cells += [f"{history.validation_loss[i]:.4f}", f"{mark}{accuracy:.4f}"]
+        cells = [str(i + 1)]
+        for key, values in columns.items():
+            mark = "[bold green]" if key == "validation_accuracy" and values[i] == best else ""
+            cells.append(f"{mark}{values[i]:.4f}")
         grid.add_row(*cells, f"{history.seconds[i]:.2f}")
     return grid
 
 
 @contextmanager
-def live_table(epochs: int, wanted: bool | None) -> Iterator[Callable[[Model], None]]:
+def live_table(epochs: int, wanted: bool | None) -> Iterator[Callable[[History], None]]:
     """Progress on standard error; yields the callback that feeds it.
 
     A terminal gets a live table and a progress bar, anything else a plain line an epoch. `wanted` None shows progress
@@ -103,7 +110,7 @@ def live_table(epochs: int, wanted: bool | None) -> Iterator[Callable[[Model], N
     terminal = on_terminal()
     if not terminal or wanted is False:
         yield (
-            (lambda model: print(line(model, epochs), file=sys.stderr, flush=True)) if wanted else (lambda model: None)
+            (lambda history: print(line(history, epochs), file=sys.stderr, flush=True)) if wanted else (lambda _: None)
         )
         return
     from rich.console import Console, Group
@@ -130,9 +137,9 @@ def live_table(epochs: int, wanted: bool | None) -> Iterator[Callable[[Model], N
     )  # room for the ^C that a terminal echoes: a wrapped line would spoil the table
     with Live(below, console=console, refresh_per_second=8) as display:
 
-        def show(model: Model) -> None:
+        def show(history: History) -> None:
             bar.advance(task)
-            display.update(Group(table(model.history, max(1, min(SHOWN, console.height - AROUND))), below))
+            display.update(Group(table(history, max(1, min(SHOWN, console.height - AROUND))), below))
 
         yield show
 

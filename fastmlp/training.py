@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,13 +16,14 @@ from fastmlp.errors import DataError, OptionError, TrainingDiverged
 from fastmlp.history import History
 from fastmlp.inputs import Inputs, as_table, learn_inputs
 from fastmlp.labels import encode_labels
+from fastmlp.loop import INTERRUPTED, Epoch, Work, run_epochs
 from fastmlp.model import Model
 from fastmlp.network import Network, initialise
 from fastmlp.optimizers import find
 from fastmlp.progress import live_table
 from fastmlp.report import Report, versions
 
-PRECISIONS = ("float32", "float64")
+PRECISIONS = ("float32", "float64", "tf32", "float16", "bfloat16")
 WIDEST = 2**40  # units of a layer; fewer may still be too many for the memory
 Callback = Callable[[Model], object]
 
@@ -76,7 +76,8 @@ def train(
     beta
         Decay of the averaged gradient, in [0, 1).
     precision
-        "float32" or "float64".
+        "float32", "float64", or the operands of products rounded to fewer bits, with sums, parameters and updates in
+        float32: "bfloat16" on a CPU with AVX-512 BF16 (numba); "tf32", "float16" or "bfloat16" on a GPU (cupy).
     scale
         "standard" standardises each column of floating-point rows; the model keeps the scaling and takes raw rows.
     seed
@@ -131,9 +132,13 @@ def train(
 
         data = digits()
         X, y, validation = data.X, data.y, data.validation if validation is None else validation
-    prepared = prepare(X, y, validation, np.dtype(precision), scale, seed)
-
     compute, reason = select(backend, strict=strict)
+    if precision not in compute.precisions:
+        why = compute.refusals.get(precision, f"it computes in {' or '.join(compute.precisions)}")
+        raise OptionError(f"precision: the {compute.name} backend cannot compute in {precision}: {why}")
+    dtype = np.dtype("float64" if precision == "float64" else "float32")  # of the parameters
+    prepared = prepare(X, y, validation, dtype, scale, seed)
+
     rows = Rows(compute.asarray(prepared.X), compute.asarray(prepared.y), prepared.train)
     held_out = None
     if prepared.held_out is not None:
@@ -155,14 +160,22 @@ def train(
         )  # fmt: skip
         rng = np.random.default_rng(seed)
         sizes = (prepared.X.shape[1], *map(int, widths), len(prepared.classes))
-        start = initialise(sizes, rng, np.dtype(precision))
+        start = initialise(sizes, rng, dtype)
         model = Model(compute, Network(sizes), start, prepared.classes, prepared.inputs, History(), report, threads)
         with live_table(epochs, progress) as show:
-            run_epochs(model, rows, held_out, epochs, batch, None if batch_size == "full" else rng, (show, *callbacks))
+            run(
+                model,
+                rows,
+                held_out,
+                epochs,
+                batch,
+                None if batch_size == "full" else rng,
+                (lambda model: show(model.history), *callbacks),
+            )
     return model
 
 
-def run_epochs(
+def run(
     model: Model, rows: Rows, held_out: Rows | None, epochs: int, batch_size: int, shuffle: np.random.Generator | None,
     callbacks: Sequence[Callback],
 ) -> None:  # fmt: skip
@@ -172,38 +185,34 @@ def run_epochs(
     """
     report = model.report
     rates = np.full(-(-len(rows) // batch_size), report.learning_rate)  # (steps,)
-    try:
-        for _ in range(epochs):
-            ordered = rows
-            if shuffle is not None:
-                order = shuffle.permutation(len(rows))  # (N,)
-                ordered = replace(rows, index=order if rows.index is None else rows.index[order])
-            if report.epochs == 0:
-                model.learner.prepare(ordered, batch_size)
-            started = time.perf_counter()
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # a divergence is reported below
-                trained = model.learner.epoch(ordered, batch_size, rates)
-                seconds = time.perf_counter() - started
-                validated = None if held_out is None else model.plan.evaluate(held_out)
-            model.download()
-            loss = trained.loss + (validated[0] if validated else 0.0)
-            if not np.isfinite(model.parameters).all():  # that loss was taken before the last step
-                loss = math.nan
-            if not math.isfinite(loss):
-                raise TrainingDiverged(
-                    f"the loss is {loss} after epoch {report.epochs + 1}: lower learning_rate "
-                    f"({report.learning_rate:g}), or bring the columns to a common scale with scale='standard'"
-                )
-            model.history.append(trained[:2], validated, seconds)
-            report.epochs += 1
-            answers = [callback(model) for callback in callbacks]
-            if any(isinstance(answer, bool | np.bool_) and answer for answer in answers):
-                report.stopped = "a callback ended it"
-                return
-        report.stopped = "all epochs done"
-    except KeyboardInterrupt:
+
+    def next_work() -> Work:
+        if shuffle is None:
+            return Work(rows, rates)
+        order = shuffle.permutation(len(rows))  # (N,)
+        return Work(replace(rows, index=order if rows.index is None else rows.index[order]), rates)
+
+    def record(epoch: Epoch) -> None:
         model.download()
-        report.stopped = "interrupted"
+        loss = epoch.train.loss + (epoch.validation[0] if epoch.validation else 0.0)
+        if not np.isfinite(model.parameters).all():  # that loss was taken before the last step
+            loss = math.nan
+        if not math.isfinite(loss):
+            raise TrainingDiverged(
+                f"the loss is {loss} after epoch {epoch.number}: lower learning_rate "
+                f"({report.learning_rate:g}), or bring the columns to a common scale with scale='standard'"
+            )
+        model.history.append(epoch.train[:2], epoch.validation, epoch.seconds)
+        report.epochs += 1
+        report.launches = getattr(model.learner, "launches", None)
+
+    report.stopped = run_epochs(
+        model.learner, batch_size, epochs, next_work,
+        lambda: None if held_out is None else model.plan.evaluate(held_out),
+        [record, *(lambda _, callback=callback: callback(model) for callback in callbacks)],
+    )  # fmt: skip
+    if report.stopped == INTERRUPTED:
+        model.download()
         warnings.warn(f"interrupted in epoch {report.epochs + 1}: the model so far is kept", stacklevel=3)
 
 

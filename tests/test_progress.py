@@ -4,7 +4,6 @@ import os
 import re
 import struct
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,12 +15,12 @@ from fastmlp.history import History
 pty = pytest.importorskip("pty", reason="no pseudo-terminals here")
 
 
-def model_after(epochs, validated=True):
-    """What the callback is given after so many epochs."""
+def history_of(epochs, validated=True):
+    """What there is to show after so many epochs."""
     history = History()
     for i in range(epochs):
         history.append((1 / (i + 1), i / 100), (2.0, 0.5 + (i == 1) / 4) if validated else None, 0.25)
-    return SimpleNamespace(history=history)
+    return history
 
 
 def shown(renderable, width=80):
@@ -74,51 +73,51 @@ def plain(text):
 
 
 def test_line_with_and_without_validation():
-    assert progress.line(model_after(2), 9) == (
+    assert progress.line(history_of(2), 9) == (
         "epoch 2/9  loss 0.5000  accuracy 0.0100  validation loss 2.0000  accuracy 0.7500  0.25 s"
     )
-    assert progress.line(model_after(1, validated=False), 9) == "epoch 1/9  loss 1.0000  accuracy 0.0000  0.25 s"
+    assert progress.line(history_of(1, validated=False), 9) == "epoch 1/9  loss 1.0000  accuracy 0.0000  0.25 s"
 
 
 def test_table_holds_the_newest_epochs():
-    lines = shown(progress.table(model_after(30).history, 3)).splitlines()
+    lines = shown(progress.table(history_of(30), 3)).splitlines()
     assert [line.split()[0] for line in lines] == ["epoch", "28", "29", "30"]
     assert lines[-1].split() == ["30", "0.0333", "0.2900", "2.0000", "0.5000", "0.25"]
 
 
 def test_table_without_validation_has_no_such_columns():
-    assert "val." not in shown(progress.table(model_after(3, validated=False).history))
+    assert "val." not in shown(progress.table(history_of(3, validated=False)))
 
 
 def test_table_marks_the_best_validation_accuracy():
-    cells = list(progress.table(model_after(3).history).columns[4].cells)
+    cells = list(progress.table(history_of(3)).columns[4].cells)
     assert ["green" in cell for cell in cells] == [False, True, False]
 
 
 def test_table_fits_80_columns():
-    assert max(map(len, shown(progress.table(model_after(20).history)).splitlines())) < 80
+    assert max(map(len, shown(progress.table(history_of(20))).splitlines())) < 80
 
 
 def test_a_pipe_gets_a_line_an_epoch_if_wanted(capsys):
     with progress.live_table(2, True) as show:
-        show(model_after(1))
-        show(model_after(2))
+        show(history_of(1))
+        show(history_of(2))
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.splitlines() == [progress.line(model_after(n), 2) for n in (1, 2)]
+    assert err.splitlines() == [progress.line(history_of(n), 2) for n in (1, 2)]
 
 
 @pytest.mark.parametrize("wanted", [None, False])
 def test_a_pipe_is_quiet_otherwise(capsys, wanted):
     with progress.live_table(2, wanted) as show:
-        show(model_after(1))
+        show(history_of(1))
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_terminal_is_quiet_if_nothing_is_wanted(terminal):
     sent = terminal()
     with progress.live_table(2, False) as show:
-        show(model_after(1))
+        show(history_of(1))
     assert sent() == ""
 
 
@@ -126,8 +125,8 @@ def test_a_terminal_is_quiet_if_nothing_is_wanted(terminal):
 def test_a_terminal_gets_a_live_table(terminal, wanted):
     sent = terminal()
     with progress.live_table(2, wanted) as show:
-        show(model_after(1))
-        show(model_after(2))
+        show(history_of(1))
+        show(history_of(2))
     text = sent()
     assert "\x1b[?25l" in text  # the cursor hides, and
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # comes back
@@ -140,7 +139,7 @@ def test_a_terminal_gets_a_live_table(terminal, wanted):
 def test_the_echo_of_ctrl_c_fits_beside_the_bar(terminal, columns):
     sent = terminal(columns=columns)
     with progress.live_table(3000, None) as show:
-        show(model_after(1))
+        show(history_of(1))
     assert 40 < len(plain(sent()).splitlines()[-1]) <= columns - 3
 
 
@@ -148,7 +147,7 @@ def test_a_low_terminal_keeps_the_bar_in_sight(terminal):
     sent = terminal(rows=8)
     with progress.live_table(40, None) as show:
         for n in range(1, 31):
-            show(model_after(n))
+            show(history_of(n))
     last = plain(sent()).splitlines()
     assert [line.split()[0] for line in last[-6:-1]] == ["epoch", "27", "28", "29", "30"]
     assert "30/40" in last[-1]
@@ -158,14 +157,14 @@ def test_a_dumb_terminal_gets_plain_lines(terminal, monkeypatch):
     sent = terminal()
     monkeypatch.setenv("TERM", "dumb")
     with progress.live_table(2, True) as show:
-        show(model_after(1))
-    assert sent().splitlines() == [progress.line(model_after(1), 2)]
+        show(history_of(1))
+    assert sent().splitlines() == [progress.line(history_of(1), 2)]
 
 
 def test_the_cursor_comes_back_after_an_error(terminal):
     sent = terminal()
     with pytest.raises(RuntimeError), progress.live_table(2, None) as show:
-        show(model_after(1))
+        show(history_of(1))
         raise RuntimeError
     text = sent()
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
@@ -174,7 +173,7 @@ def test_the_cursor_comes_back_after_an_error(terminal):
 def test_a_message_goes_above_the_live_table(terminal):
     sent = terminal()
     with progress.live_table(2, None) as show:
-        show(model_after(1))
+        show(history_of(1))
         progress.say("warning", "yellow", "mind the gap")
     lines = plain(sent()).splitlines()
     (said,) = (n for n, line in enumerate(lines) if "mind the gap" in line)

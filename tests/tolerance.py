@@ -6,6 +6,8 @@ import numpy as np
 TOLERANCE = {
     "op": {"float32": (2e-5, 2e-6), "float64": (1e-11, 1e-12)},  # one operation or one step on numbers of order 1
     "run": {"float32": (1e-4, 1e-5), "float64": (1e-9, 1e-10)},  # a loss or a weight after tens of steps
+    # A step of such products: what is rounded may lie on the other side of a half, and is then 2**-8 away.
+    "rounded step": {"float32": (2e-3, 2e-4)},
     "half": {"float32": (1e-3, 0.0)},  # one step on float16 operands with float32 sums, by the norm of the whole array
     "gradient": {"float64": (1e-6, 0.0)},  # against central differences
 }

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from . import contract, machine, record
+from . import machine, record
+from .contract import LIBRARIES, OURS
 from .jobs import images_name
+from .peak import peak
+from .process import Process
 from .rounds import measure
-from .table import Row, rows
+from .start import start
+from .table import Row, ready, rows
+
+NAMES = {"fastmlp", *LIBRARIES} - set(OURS)  # for --only
 
 
 def main(
@@ -30,49 +36,45 @@ def main(
     machine.limit_threads(threads)
     about, console = machine.describe(), record.console()
     chosen, libraries = choose(rows(most, threads), only or [])
-    loaded = {library: contract.load(library) for library in libraries}
-    missing = {library: found for library, found in loaded.items() if isinstance(found, str)}
-    for library, reason in missing.items():
-        console.print(f"{library} is not run: {reason}")
-    present = [library for library in libraries if library not in missing]
-
     readings: list[float] = []
-    measured = [run(row, present, rounds, threads, readings, console) for row in chosen]
+    with ExitStack() as stack:
+        started = start({library: LIBRARIES[library] for library in libraries}, console, stack)
+        measured = [run(row, started.processes, rounds, threads, readings, console) for row in chosen]
+        facts = record.about(about, started.versions(), __package__)
     console.print(record.terminal_table(measured, max(readings)))
     if keep:
-        facts = {
-            "date": datetime.date.today().isoformat(), "machine": about, "versions": record.versions(loaded),
-            "command": record.command(__package__), "threads": threads, "rounds": rounds, "images": images_name(),
-            "most rows": most, "not run": missing, "peak flop/s": {"best": max(readings), "readings": readings},
+        facts |= {
+            "threads": threads, "rounds": rounds, "images": images_name(), "most rows": most,
+            "not run": started.missing, "peak flop/s": {"best": max(readings), "readings": readings},
             "table": [row._asdict() for row in measured],
         }  # fmt: skip
-        for path in record.write(folder, "peers", facts, record.peers_document(facts, measured)):
-            console.print(f"written: {path.name}")
+        record.keep(folder, "peers", facts, record.peers_document(facts, measured), console)
 
 
 def run(
-    row: Row, libraries: Sequence[str], rounds: int, threads: int, readings: list[float], console: Console
+    row: Row, processes: Mapping[str, Process], rounds: int, threads: int, readings: list[float], console: Console
 ) -> record.Measured:
     """Time one row, with a reading of the machine's peak before every round."""
-    from .peak import peak
-
     console.print(f"{row.title} ...")
-    flop, candidates = row.make(libraries)
-    seconds = measure(candidates, rounds, lambda: readings.append(peak(threads)))
-    return record.Measured(row.key, row.title, flop, seconds)
+    opened = ready(row, processes)
+    for library, reason in opened.refused.items():
+        console.print(f"  without {library}: {reason}")
+    times = measure(opened.candidates, rounds, lambda: readings.append(peak(threads)))
+    return record.Measured(row.key, row.title, opened.flop, times.wall, opened.refused)
 
 
 def choose(table: Sequence[Row], only: Sequence[str]) -> tuple[list[Row], list[str]]:
     """The rows and the libraries that `only` leaves; fastmlp stays whatever it says."""
     keys = [row.key for row in table]
-    if unknown := set(only) - set(keys) - set(contract.LIBRARIES):
+    if unknown := set(only) - set(keys) - NAMES:
         raise typer.BadParameter(
-            f"--only: expected a row ({', '.join(keys)}) or a library ({', '.join(contract.LIBRARIES)}); "
+            f"--only: expected a row ({', '.join(keys)}) or a library ({', '.join(sorted(NAMES))}); "
             f"got {', '.join(sorted(unknown))}"
         )
-    libraries = [name for name in contract.LIBRARIES if name in only] or list(contract.LIBRARIES)
-    chosen = [row for row in table if row.key in only] or list(table)
-    return chosen, ["fastmlp", *(name for name in libraries if name != "fastmlp")]
+    some = NAMES & set(only) or NAMES
+    return [row for row in table if row.key in only] or list(table), [
+        library for library in LIBRARIES if library in OURS or library in some
+    ]
 
 
 if __name__ == "__main__":

@@ -8,22 +8,35 @@ from typing import Protocol
 
 import numpy as np
 
-# Each module has VERSIONS and makes `trainers(job)` and `predictors(job)`; where a library is missing it cannot be
-# imported.
-LIBRARIES = {"fastmlp": "ours", "jax": "with_jax", "torch": "with_torch", "sklearn": "with_sklearn"}
+# Each module has VERSIONS and makes `trainers(job, library)` and `predictors(job, library)`; where a library is missing
+# it cannot be imported. Each library has a process of its own, and so has each backend of fastmlp.
+LIBRARIES = {
+    "numba": "benchmarks.peers.ours",
+    "numpy": "benchmarks.peers.ours",
+    "jax": "benchmarks.peers.with_jax",
+    "torch": "benchmarks.peers.with_torch",
+    "sklearn": "benchmarks.peers.with_sklearn",
+}
+OURS = ("numba", "numpy")
+
+
+class NotThere(Exception):
+    """The library, or this version of it on this machine, cannot do a job; says why."""
 
 
 class Trainer(Protocol):
     """One network in one library. Data and start lie where it computes before `epoch` is called."""
 
     name: str
-    rate: float  # may be set before an epoch
 
     def restart(self) -> None:
         """Back to the start: parameters, and an optimizer that has seen nothing."""
 
-    def epoch(self, order: np.ndarray | None) -> float:
-        """One epoch over rows `order` (N,), None for the full batch; the mean loss, each batch's before its step."""
+    def epoch(self, order: np.ndarray | None, rates: np.ndarray) -> float:
+        """One epoch over rows `order` (N,), None for the full batch; the mean loss, each batch's before its step.
+
+        rates (steps,). The host has the loss when the call returns.
+        """
 
     def parameters(self) -> np.ndarray:
         """All parameters (P,) on the host, as `fastmlp.network.layer_views` lays them out."""
@@ -41,9 +54,9 @@ class Predictor(Protocol):
         """The most probable class of each row (N,)."""
 
 
-def load(library: str) -> ModuleType | str:
+def load(module: str) -> ModuleType | str:
     """The module for a library, or the reason why it cannot be used here."""
     try:
-        return importlib.import_module(f"{__package__}.{LIBRARIES[library]}")
+        return importlib.import_module(module)
     except ImportError as error:
         return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -8,15 +8,18 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from fastmlp.backends.numba import cores
-
 WIDTHS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "asimd")  # flags that decide the width of a vector
 # How many threads each library starts; read when it is imported. JAX's CPU client asks for NPROC, the rest are BLAS.
 VARIABLES = ("NPROC", "PJRT_NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
+def cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def limit_threads(threads: int) -> None:
-    """No more than `threads` in any library yet to be imported, and, on Linux, no more cores for this process."""
+    """No more than `threads` in any library, here and in processes to come, and, on Linux, no more cores."""
     os.environ.update(dict.fromkeys(VARIABLES, str(threads)))
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 from rich.console import Console
@@ -25,6 +26,7 @@ class Measured(NamedTuple):
     title: str
     flop: float  # of one run
     seconds: dict[str, list[float]]  # by candidate; fastmlp's fastest backend first
+    refused: dict[str, str]  # libraries that cannot do it, and why
 
 
 def console() -> Console:
@@ -38,21 +40,31 @@ def command(module: str) -> str:
     return " ".join([f"python -m {module}", *(Path(word).name for word in sys.argv[1:])])
 
 
-def versions(loaded: Mapping[str, ModuleType | str]) -> dict[str, str]:
-    """Of everything that ran; a reason instead of a module did not."""
-    modules = [module for module in loaded.values() if not isinstance(module, str)]
-    return {name: text for module in modules for name, text in module.VERSIONS.items()}
+def about(machine: Mapping[str, Any], versions: Mapping[str, str], module: str) -> dict[str, Any]:
+    """What every record begins with: date, command, machine, and the versions of all that ran."""
+    today = datetime.date.today().isoformat()
+    return {"date": today, "command": command(module), "machine": machine, "versions": versions}
+
+
+def packages(*names: str) -> dict[str, str]:
+    """Versions of installed packages."""
+    return {name: version(name) for name in names}
+
+
+def first_of_ours(seconds: Mapping[str, list[float]]) -> float | None:
+    """The median of the first candidate of fastmlp, with which the others are compared."""
+    return next((spread(found).median for name, found in seconds.items() if name.startswith("fastmlp")), None)
 
 
 def cells(row: Measured, peak: float) -> list[tuple[str, ...]]:
-    """One line of text for each candidate: name, milliseconds, ratio to the first, share of the peak."""
-    first = spread(next(iter(row.seconds.values()))).median
-    lines = []
+    """One line of text for each candidate: name, milliseconds, ratio to the first of fastmlp, share of the peak."""
+    first, lines = first_of_ours(row.seconds), []
     for name, seconds in row.seconds.items():
         found = spread(seconds)
         times = [f"{1e3 * value:.4g}" for value in found]
-        lines.append((name, *times, f"{found.median / first:.2f}", f"{row.flop / found.median / peak:.0%}"))
-    return lines
+        ratio = f"{found.median / first:.2f}" if first else ""
+        lines.append((name, *times, ratio, f"{row.flop / found.median / peak:.0%}"))
+    return lines + [(f"{library}: not there: {reason}", *[""] * 5) for library, reason in row.refused.items()]
 
 
 def terminal_table(measured: Sequence[Measured], peak: float) -> Table:
@@ -80,33 +92,42 @@ def words(facts: Mapping[str, Any]) -> str:
     return "; ".join(f"{key}: {fact}" for key, fact in shown.items() if fact not in ("", None))
 
 
-def write(folder: Path, stem: str, facts: Mapping[str, Any], document: str) -> list[Path]:
-    """The raw numbers as JSON, and a document beside them. `facts` begin with date, machine and versions."""
+def keep(folder: Path, stem: str, facts: Mapping[str, Any], document: str, console: Console) -> None:
+    """Write the raw numbers as JSON, and a document beside them. `facts` begin as `about` has them."""
     folder.mkdir(parents=True, exist_ok=True)
     raw, text = folder / f"{facts['date']}-{stem}.json", folder / f"{facts['date']}-{stem}.md"
     raw.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     about = f"Machine: {words(facts['machine'])}.\n\nVersions: {words(facts['versions'])}.\n"
     text.write_text(f"{document}\n{about}\nRaw numbers: {raw.name}.\n", encoding="utf-8")
-    return [raw, text]
+    console.print(f"written: {raw.name}, {text.name}")
+
+
+def skipped(facts: Mapping[str, Any]) -> str:
+    """A line for each library that is missing."""
+    return "".join(f"\n\nNot run: {library}, {reason}." for library, reason in facts["not run"].items())
 
 
 def peers_document(facts: Mapping[str, Any], measured: Sequence[Measured]) -> str:
     """The table with what one must know to read it."""
     peak, readings = facts["peak flop/s"]["best"], len(facts["peak flop/s"]["readings"])
     lines = [line for row in measured for line in ((f"**{row.title}**", *[""] * 5), *cells(row, peak))]
-    skipped = "".join(f"\n\nNot run: {library}, {reason}." for library, reason in facts["not run"].items())
     return f"""# {facts["date"]}: fastmlp beside its peers
 
-`{facts["command"]}`: {facts["threads"]} threads in every library, float32, {facts["rounds"]} rounds after one of
-warm-up. Every candidate runs once a round, in an order that rotates. Before it is timed, and after every round, each
-result is compared with that of fastmlp's numpy backend on the same rows, order, start and rule: the loss and all
-parameters after the first steps and after the epoch (of Adam's epoch only the loss). Of a whole training by one call
-only the accuracy is compared: start and shuffles are each library's own.
+`{facts["command"]}`: {facts["threads"]} threads in every library, float32 unless a row says otherwise,
+{facts["rounds"]} rounds after one of warm-up.
+
+Each library, and each backend of fastmlp, has a process of its own, which is stopped by a signal while others are
+timed: no thread of it can spin then, and none has to be told to wait less eagerly than its library has it by default.
+Every candidate runs once a round, in an order that rotates. Before it is timed, and after every round, each result is
+compared with that of fastmlp's numpy backend on the same rows, order, start and rule: the loss and all parameters after
+the first steps and after the epoch (of Adam's epoch only the loss). Of a whole training by one call only the accuracy
+is compared: start and shuffles are each library's own.
 
 Images are {facts["images"]}: uint8 pixels for fastmlp, float32 made before the clock starts for the others.
 
-Share of peak: useful flop, zeros counted, over {peak / 1e9:.0f} GFLOP/s, which is fastmlp's product on operands in the
-nearest caches, all threads at once, the best of {readings} readings. What skips zeros can pass 100 %.
+Share of peak: useful flop, zeros counted, over {peak / 1e9:.0f} GFLOP/s, which is fastmlp's float32 product on operands
+in the L1 cache, all threads at once, the best of {readings} readings. What skips zeros can pass 100 %, and so can
+bfloat16.
 
-{markdown_table(HEADS, lines)}{skipped}
+{markdown_table(HEADS, lines)}{skipped(facts)}
 """

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-PAUSE = 0.12  # s before each run: after its last product OpenBLAS has its threads spin for 2**28 cycles
+from .check import Check
+from .process import Process
+from .work import Reading
 
 
 class Candidate(NamedTuple):
     """One library's way of doing a row's work."""
 
     name: str
-    run: Callable[[], Any]  # what is timed; it returns when the result is there
-    check: Callable[[Any], None]  # raises WrongResult
-    restart: Callable[[], None] = lambda: None  # before each run, outside the clock
+    process: Process  # where it is open
+    check: Check
     times: int = 1  # runs in one reading of the clock, where one is too short
+
+    def read(self) -> Reading:
+        """Time one run, whose result is then checked."""
+        reading = self.process.call("run", self.name, self.times)
+        self.check(self.name, reading.outcome)
+        return reading
 
 
 class Spread(NamedTuple):
@@ -29,32 +36,34 @@ class Spread(NamedTuple):
     p90: float
 
 
-def one_run(candidate: Candidate) -> float:
-    """Seconds of one run, whose result is then checked."""
-    candidate.restart()
-    time.sleep(PAUSE)
-    started = time.perf_counter()
-    for _ in range(candidate.times):
-        result = candidate.run()
-    seconds = (time.perf_counter() - started) / candidate.times
-    candidate.check(result)
-    return seconds
+class Times(NamedTuple):
+    """Seconds of every round, by candidate."""
+
+    wall: dict[str, list[float]]
+    device: dict[str, list[float]]  # between events on a GPU, where the library has them
 
 
-def measure(candidates: Sequence[Candidate], rounds: int, between: Callable[[], None]) -> dict[str, list[float]]:
-    """Seconds of every round for each candidate; one run each before, for its result and to warm it up.
+def measure(
+    candidates: Sequence[Candidate], rounds: int, between: Callable[[], object], until: float = np.inf
+) -> Times:
+    """Every round's seconds of each candidate; one run each before, for its result and to warm it up.
 
-    `between` is called before every round.
+    `between` is called before every round. No round is begun after `until`, by time.monotonic, but for the first.
     """
     for candidate in candidates:  # all of them are checked before any is timed
-        one_run(candidate)
-    seconds: dict[str, list[float]] = {candidate.name: [] for candidate in candidates}
+        candidate.read()
+    times = Times({candidate.name: [] for candidate in candidates}, {})
     for turn in range(rounds):
+        if turn and time.monotonic() > until:
+            break
         between()
-        first = turn % len(candidates)
+        first = turn % max(1, len(candidates))
         for candidate in (*candidates[first:], *candidates[:first]):
-            seconds[candidate.name].append(one_run(candidate))
-    return seconds
+            reading = candidate.read()
+            times.wall[candidate.name].append(reading.seconds)
+            if reading.device is not None:
+                times.device.setdefault(candidate.name, []).append(reading.device)
+    return times
 
 
 def spread(seconds: Sequence[float]) -> Spread:

@@ -1,7 +1,7 @@
 """JAX: a whole epoch in one call of jit, lax.scan over its batches, buffers donated.
 
-Each choice left open by that was tried both ways: rows gathered batch by batch beat one gather of them all, float32
-pixels beat uint8 ones, and picking the label's logarithm beat a product with one-hot rows.
+Each choice left open by that was tried both ways on a CPU: rows gathered batch by batch beat one gather of them all,
+float32 pixels beat uint8 ones, and picking the label's logarithm beat a product with one-hot rows.
 """
 
 from __future__ import annotations
@@ -15,12 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastmlp.network import layer_views
-from fastmlp.optimizers import BETA2, EPSILON
 
-from .jobs import Job
+from .jobs import BETA2, EPSILON, Job
 
 VERSIONS = {name: version(name) for name in ("jax", "jaxlib")}
 Layers = list[tuple[Any, Any]]  # W (fan_in, fan_out), b (fan_out,)
+# How products are taken: the type of their operands, and what is asked of XLA.
+PRODUCTS = {
+    "float32": (jnp.float32, jax.lax.Precision.HIGHEST),
+    "tf32": (jnp.float32, jax.lax.DotAlgorithmPreset.TF32_TF32_F32),
+    "bfloat16": (jnp.bfloat16, jax.lax.Precision.DEFAULT),
+}
 
 
 def layers(flat: np.ndarray, sizes: tuple[int, ...]) -> Layers:
@@ -28,16 +33,21 @@ def layers(flat: np.ndarray, sizes: tuple[int, ...]) -> Layers:
     return [(jnp.array(W), jnp.array(b)) for W, b in zip(*layer_views(flat, sizes), strict=True)]
 
 
-def logits(parameters: Layers, x: Any) -> Any:
+def logits(parameters: Layers, x: Any, precision: str) -> Any:
     """x (n, I) -> (n, O)."""
+    operand, product = PRODUCTS[precision]
+
+    def affine(x: Any, W: Any, b: Any) -> Any:
+        return jnp.matmul(x.astype(operand), W.astype(operand), precision=product).astype(jnp.float32) + b
+
     for W, b in parameters[:-1]:
-        x = jnp.maximum(x @ W + b, 0)
-    return x @ parameters[-1][0] + parameters[-1][1]
+        x = jnp.maximum(affine(x, W, b), 0)
+    return affine(x, *parameters[-1])
 
 
-def mean_loss(parameters: Layers, x: Any, y: Any) -> Any:
+def mean_loss(parameters: Layers, x: Any, y: Any, precision: str) -> Any:
     """Mean cross entropy of x (n, I), y (n,)."""
-    return -jnp.take_along_axis(jax.nn.log_softmax(logits(parameters, x)), y[:, None], axis=1).mean()
+    return -jnp.take_along_axis(jax.nn.log_softmax(logits(parameters, x, precision)), y[:, None], axis=1).mean()
 
 
 def momentum(p: Layers, g: Layers, state: Any, rate: Any, beta: float) -> tuple[Layers, Any]:
@@ -59,26 +69,29 @@ def adam(p: Layers, g: Layers, state: Any, rate: Any, beta: float) -> tuple[Laye
 RULES = {"momentum": momentum, "adam": adam}
 
 
-@partial(jax.jit, static_argnames=("rule", "beta", "batch"), donate_argnames=("p", "state"))
+@partial(jax.jit, static_argnames=("rule", "beta", "batch", "precision"), donate_argnames=("p", "state"))
 def run_epoch(
-    p: Layers, state: Any, X: Any, y: Any, order: Any, rate: Any, *, rule: str, beta: float, batch: int
+    p: Layers, state: Any, X: Any, y: Any, order: Any, rates: Any, *, rule: str, beta: float, batch: int, precision: str
 ) -> tuple[Layers, Any, Any]:
     """One epoch over rows `order` (N,), or over all as they stand where it is None; parameters, state, mean loss."""
 
-    def step(carried: tuple[Layers, Any], x: Any, labels: Any) -> tuple[tuple[Layers, Any], Any]:
-        loss, g = jax.value_and_grad(mean_loss)(carried[0], x, labels)
+    def step(carried: tuple[Layers, Any], x: Any, labels: Any, rate: Any) -> tuple[tuple[Layers, Any], Any]:
+        loss, g = jax.value_and_grad(mean_loss)(carried[0], x, labels, precision)
         return RULES[rule](carried[0], g, carried[1], rate, beta), loss * len(labels)
 
     if order is None:
-        (p, state), total = step((p, state), X, y)
+        (p, state), total = step((p, state), X, y, rates[0])
         return p, state, total / len(y)
-    whole = len(order) // batch * batch
+    steps = len(order) // batch
+    whole = steps * batch
     carried, totals = jax.lax.scan(
-        lambda carried, pick: step(carried, X[pick], y[pick]), (p, state), order[:whole].reshape(-1, batch)
+        lambda carried, turn: step(carried, X[turn[0]], y[turn[0]], turn[1]),
+        (p, state),
+        (order[:whole].reshape(-1, batch), rates[:steps]),
     )
     total = totals.sum()
     if whole < len(order):  # the last batch is smaller
-        carried, last = step(carried, X[order[whole:]], y[order[whole:]])
+        carried, last = step(carried, X[order[whole:]], y[order[whole:]], rates[steps])
         total += last
     return *carried, total / len(order)
 
@@ -86,11 +99,10 @@ def run_epoch(
 class Jax:
     """See `contract.Trainer`."""
 
-    name = "JAX"
-
     def __init__(self, job: Job):
-        self.job, self.rate = job, job.rate
-        self.X, self.y = jnp.asarray(job.x), jnp.asarray(job.y)
+        self.name, self.job = "JAX" if job.precision == "float32" else f"JAX {job.precision}", job
+        operand, _ = PRODUCTS[job.precision]
+        self.X, self.y = jnp.asarray(job.data.x, operand), jnp.asarray(job.data.y)
         self.restart()
 
     def restart(self) -> None:
@@ -100,12 +112,13 @@ class Jax:
         self.state = (*zeros, jnp.zeros(())) if self.job.optimizer == "adam" else zeros[0]
         jax.block_until_ready((self.p, self.state))
 
-    def epoch(self, order: np.ndarray | None) -> float:
+    def epoch(self, order: np.ndarray | None, rates: np.ndarray) -> float:
         """One epoch."""
         job = self.job
         self.p, self.state, loss = run_epoch(
             self.p, self.state, self.X, self.y, None if order is None else jnp.asarray(order, jnp.int32),
-            jnp.float32(self.rate), rule=job.optimizer, beta=job.beta, batch=job.batch,
+            jnp.asarray(rates, jnp.float32), rule=job.optimizer, beta=job.beta, batch=job.batch,
+            precision=job.precision,
         )  # fmt: skip
         jax.block_until_ready((self.p, self.state))
         return float(loss)
@@ -121,9 +134,9 @@ class JaxAsked:
     name = "JAX"
 
     def __init__(self, job: Job):
-        self.rows, self.p = job.x, layers(job.start(), job.sizes)
-        self._proba = jax.jit(lambda p, x: jax.nn.softmax(logits(p, x)))
-        self._labels = jax.jit(lambda p, x: logits(p, x).argmax(axis=1))
+        self.rows, self.p = job.data.x, layers(job.start(), job.sizes)
+        self._proba = jax.jit(lambda p, x: jax.nn.softmax(logits(p, x, job.precision)))
+        self._labels = jax.jit(lambda p, x: logits(p, x, job.precision).argmax(axis=1))
 
     def proba(self) -> np.ndarray:
         """Probabilities (N, O)."""
@@ -134,11 +147,11 @@ class JaxAsked:
         return np.asarray(self._labels(self.p, self.rows))
 
 
-def trainers(job: Job) -> list[Jax]:
+def trainers(job: Job, library: str) -> list[Jax]:
     """The one way of training."""
     return [Jax(job)]
 
 
-def predictors(job: Job) -> list[JaxAsked]:
+def predictors(job: Job, library: str) -> list[JaxAsked]:
     """The one way of asking."""
     return [JaxAsked(job)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import sklearn
@@ -10,9 +11,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
 from fastmlp.network import layer_views
-from fastmlp.optimizers import BETA2, EPSILON
 
-from .jobs import Job, scaled
+from .contract import NotThere
+from .jobs import BETA2, EPSILON, Job, scaled
 
 VERSIONS = {"scikit-learn": sklearn.__version__}
 
@@ -32,7 +33,7 @@ def classifier(job: Job, random_state: int | np.random.RandomState, **options: o
     """The job's network and rule. Its v is that of v = beta v - rate g, so the rate is smaller by 1 - beta."""
     adam = job.optimizer == "adam"
     return MLPClassifier(
-        job.sizes[1:-1], solver="adam" if adam else "sgd", alpha=0.0, batch_size=min(job.batch, len(job.y)),
+        job.hidden, solver="adam" if adam else "sgd", alpha=0.0, batch_size=min(job.batch, len(job.data.y)),
         learning_rate_init=job.rate if adam else job.rate * (1 - job.beta), momentum=job.beta, nesterovs_momentum=False,
         beta_1=job.beta, beta_2=BETA2, epsilon=EPSILON, shuffle=not job.full, random_state=random_state, **options,
     )  # fmt: skip
@@ -44,21 +45,15 @@ class Sklearn:
     name = "scikit-learn"
 
     def __init__(self, job: Job):
+        if job.precision != "float32":
+            raise NotThere(f"scikit-learn has no precision {job.precision}")
         self.job, self.dealt = job, Dealt(0)
         self.scale = 1.0 if job.optimizer == "adam" else 1 - job.beta
         self.model = classifier(job, self.dealt)
         with sklearn.config_context(assume_finite=True):
-            self.model.partial_fit(job.x, job.y, classes=np.arange(job.sizes[-1]))  # allocates what it needs
+            classes = np.arange(job.sizes[-1])
+            self.model.partial_fit(job.data.x, job.data.y, classes=classes)  # allocates what it needs
         self.restart()
-
-    @property
-    def rate(self) -> float:
-        """The learning rate of the next epoch."""
-        return self.model._optimizer.learning_rate_init / self.scale
-
-    @rate.setter
-    def rate(self, rate: float) -> None:
-        self.model._optimizer.learning_rate_init = self.model._optimizer.learning_rate = rate * self.scale
 
     def restart(self) -> None:
         """Back to the start."""
@@ -74,11 +69,15 @@ class Sklearn:
     def _parts(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         return self.model.coefs_, self.model.intercepts_
 
-    def epoch(self, order: np.ndarray | None) -> float:
-        """One epoch."""
+    def epoch(self, order: np.ndarray | None, rates: np.ndarray) -> float:
+        """One epoch, at one rate."""
+        if np.ptp(rates) > 0:
+            raise NotThere("scikit-learn takes one rate for an epoch")
         self.dealt.order = order
+        optimizer = self.model._optimizer
+        optimizer.learning_rate_init = optimizer.learning_rate = rates[0] * self.scale
         with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
-            self.model.partial_fit(self.job.x, self.job.y)
+            self.model.partial_fit(self.job.data.x, self.job.data.y)
         return float(self.model.loss_)
 
     def parameters(self) -> np.ndarray:
@@ -87,25 +86,33 @@ class Sklearn:
 
     def proba(self) -> np.ndarray:
         """Probabilities (N, O)."""
-        return self.model.predict_proba(self.job.x)
+        return self.model.predict_proba(self.job.data.x)
 
     def labels(self) -> np.ndarray:
         """The most probable classes (N,)."""
-        return self.model.predict(self.job.x)
+        return self.model.predict(self.job.data.x)
 
 
-def trainers(job: Job) -> list[Sklearn]:
+def trainers(job: Job, library: str) -> list[Sklearn]:
     """The one way of training."""
     return [Sklearn(job)]
 
 
-def predictors(job: Job) -> list[Sklearn]:
+def predictors(job: Job, library: str) -> list[Sklearn]:
     """The one way of asking."""
     return [Sklearn(job)]
 
 
-def fit(job: Job, epochs: int) -> MLPClassifier:
-    """A whole training by one call, from the library's own start and shuffles, of exactly so many epochs."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # it says that max_iter was reached: that is the point
-        return classifier(job, 0, max_iter=epochs, tol=0.0, n_iter_no_change=epochs + 1).fit(scaled(job.raw), job.y)
+def whole(
+    job: Job, library: str, epochs: int
+) -> tuple[str, Callable[[], MLPClassifier], Callable[[MLPClassifier], float]]:
+    """A training of exactly so many epochs by one call, from the library's own start and shuffles; see `ours`."""
+    data = job.data
+
+    def fit() -> MLPClassifier:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # it says that max_iter was reached: that is the point
+            model = classifier(job, 0, max_iter=epochs, tol=0.0, n_iter_no_change=epochs + 1)
+            return model.fit(scaled(data.raw), data.y)
+
+    return "scikit-learn", fit, lambda model: model.score(data.x, data.y)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 
 import numpy as np
@@ -11,17 +11,19 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fastmlp.network import layer_views
-from fastmlp.optimizers import BETA2, EPSILON
 
-from .jobs import Job
+from .contract import NotThere
+from .jobs import BETA2, EPSILON, Job
 
 VERSIONS = {"torch": torch.__version__}
+OPERANDS = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}  # of products
+Batches = Iterable[tuple[Tensor, Tensor]]  # rows (n, I) and labels (n,) of each step
 
 
-def network(job: Job) -> nn.Sequential:
+def network(job: Job, device: str = "cpu") -> nn.Sequential:
     """Linear layers with ReLU between them; the last gives the logits."""
     layers = [part for sizes in pairwise(job.sizes) for part in (nn.Linear(*sizes), nn.ReLU())]
-    net = nn.Sequential(*layers[:-1])
+    net = nn.Sequential(*layers[:-1]).to(device)
     set_parameters(net, job)
     return net
 
@@ -32,6 +34,12 @@ def set_parameters(net: nn.Sequential, job: Job) -> None:
         for layer, W, b in zip(net[::2], *layer_views(job.start(), job.sizes), strict=True):
             layer.weight.copy_(torch.from_numpy(W).T)
             layer.bias.copy_(torch.from_numpy(b))
+
+
+def get_parameters(net: nn.Sequential) -> np.ndarray:
+    """All parameters (P,)."""
+    parts = [part for layer in net[::2] for part in (layer.weight.detach().T, layer.bias.detach())]
+    return np.concatenate([part.cpu().numpy().ravel() for part in parts])
 
 
 def optimizer(net: nn.Sequential, job: Job) -> torch.optim.Optimizer:
@@ -48,83 +56,93 @@ def optimizer(net: nn.Sequential, job: Job) -> torch.optim.Optimizer:
     return sgd
 
 
+def loss_of(net: nn.Module, precision: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """loss(x, y): mean cross entropy of x (n, I), y (n,); products at the precision called so, by autocast."""
+    operand = OPERANDS[precision]
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, operand, enabled=operand != torch.float32):
+            return nn.functional.cross_entropy(net(x), y)
+
+    return loss
+
+
+def slices(X: Tensor, y: Tensor, order: np.ndarray, batch: int) -> Batches:
+    """Picked from the tensors."""
+    for pick in torch.from_numpy(order).to(X.device).split(batch):
+        yield X[pick], y[pick]
+
+
+def loader(X: Tensor, y: Tensor, order: np.ndarray, batch: int) -> Batches:
+    """From a DataLoader, as most tutorials have it."""
+    return iter(DataLoader(TensorDataset(X, y), batch_size=batch, sampler=order.tolist()))
+
+
 class Torch:
-    """See `contract.Trainer`."""
+    """See `contract.Trainer`.
 
-    name = "torch"
+    Parameters
+    ----------
+    job, name
+        What is trained, and what it is called in the table.
+    threads
+        Where they are not the job's.
+    device
+        "cpu" or "cuda".
+    deal
+        Makes the batches: `slices` or `loader`.
+    compiled
+        A mode of torch.compile for the loss, forward and back; None runs it eagerly.
+    """
 
-    def __init__(self, job: Job, threads: int | None = None):
-        self.job, self.threads = job, threads or job.threads
-        self.X, self.y = torch.from_numpy(job.x), torch.from_numpy(job.y.astype(np.int64))
-        self.net = network(job)
+    def __init__(
+        self, job: Job, name: str, *, threads: int | None = None, device: str = "cpu",
+        deal: Callable[[Tensor, Tensor, np.ndarray, int], Batches] = slices, compiled: str | None = None,
+    ):  # fmt: skip
+        if job.precision not in OPERANDS:
+            raise NotThere(f"autocast to {job.precision} would need a scaled loss: other work")
+        self.job, self.name, self.threads, self.deal = job, name, threads or job.threads, deal
+        self.X = torch.from_numpy(job.data.x).to(device, OPERANDS[job.precision])
+        self.y = torch.from_numpy(job.data.y).to(device, torch.int64)
+        self.net = network(job, device)
         self.optimizer = optimizer(self.net, job)
+        loss = loss_of(self.net, job.precision)  # compiled, it raises rather than run eagerly
+        self.loss = torch.compile(loss, mode=compiled, fullgraph=True, dynamic=False) if compiled else loss
         self.restart()
 
-    @property
-    def rate(self) -> float:
-        """The learning rate of the next epoch."""
-        return self.optimizer.param_groups[0]["lr"]
-
-    @rate.setter
-    def rate(self, rate: float) -> None:
-        self.optimizer.param_groups[0]["lr"] = rate
-
     def restart(self) -> None:
-        """Back to the start, and to the trainer's own threads: torch has one setting for all."""
+        """Back to the start, and to the trainer's own threads and precision: torch has one setting for all."""
         torch.set_num_threads(self.threads)
+        torch.backends.cuda.matmul.allow_tf32 = self.job.precision == "tf32"
         self.steps = 0
         set_parameters(self.net, self.job)
         for state in self.optimizer.state.values():
             for tensor in state.values():
                 tensor.zero_()
 
-    def batches(self, order: np.ndarray) -> Iterable[tuple[Tensor, Tensor]]:
-        """Rows (n, I) and labels (n,) of each step."""
-        for pick in torch.from_numpy(order).split(self.job.batch):
-            yield self.X[pick], self.y[pick]
-
-    def step(self) -> None:
-        """One step of the rule. torch's Adam adds epsilon to the corrected root, fastmlp's to the plain one."""
+    def move(self, rate: float) -> None:
+        """Apply the rule. torch's Adam adds epsilon to the corrected root, fastmlp's to the plain one."""
         self.steps += 1
+        self.optimizer.param_groups[0]["lr"] = float(rate)
         if self.job.optimizer == "adam":
             self.optimizer.param_groups[0]["eps"] = EPSILON / (1 - BETA2**self.steps) ** 0.5
         self.optimizer.step()
 
-    def epoch(self, order: np.ndarray | None) -> float:
-        """One epoch."""
-        total = torch.zeros(())
-        for x, y in [(self.X, self.y)] if order is None else self.batches(order):
-            loss = nn.functional.cross_entropy(self.net(x), y)
+    def epoch(self, order: np.ndarray | None, rates: np.ndarray) -> float:
+        """Step by step; the host reads the loss once, at the end."""
+        batches = [(self.X, self.y)] if order is None else self.deal(self.X, self.y, order, self.job.batch)
+        total = torch.zeros((), device=self.X.device)
+        for (x, y), rate in zip(batches, rates, strict=True):
+            loss = self.loss(x, y)
             self.optimizer.zero_grad()
             loss.backward()
-            self.step()
+            self.move(rate)
             total += loss.detach() * len(y)
         return float(total) / len(self.y)
 
     def parameters(self) -> np.ndarray:
         """All parameters (P,)."""
-        parts = [part for layer in self.net[::2] for part in (layer.weight.detach().T, layer.bias.detach())]
-        return np.concatenate([part.numpy().ravel() for part in parts])
-
-
-class TorchAlone(Torch):
-    """On one thread: for small batches torch's second one costs more than it brings."""
-
-    name = "torch, 1 thread"
-
-    def __init__(self, job: Job):
-        super().__init__(job, threads=1)
-
-
-class TorchLoader(Torch):
-    """Batches from a DataLoader, as most tutorials have it."""
-
-    name = "torch DataLoader"
-
-    def batches(self, order: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
-        """Rows (n, I) and labels (n,) of each step."""
-        rows = TensorDataset(self.X, self.y)
-        return iter(DataLoader(rows, batch_size=self.job.batch, sampler=order.tolist()))
+        return get_parameters(self.net)
 
 
 class TorchAsked:
@@ -134,7 +152,7 @@ class TorchAsked:
 
     def __init__(self, job: Job):
         torch.set_num_threads(job.threads)
-        self.rows, self.net = job.x, network(job)
+        self.rows, self.net = job.data.x, network(job)
 
     @torch.inference_mode()
     def proba(self) -> np.ndarray:
@@ -147,11 +165,14 @@ class TorchAsked:
         return self.net(torch.from_numpy(self.rows)).argmax(dim=1).numpy()
 
 
-def trainers(job: Job) -> list[Torch]:
-    """Sliced tensors; for mini-batches also on one thread, and from a DataLoader."""
-    return [Torch(job)] if job.full else [Torch(job), TorchAlone(job), TorchLoader(job)]
+def trainers(job: Job, library: str) -> list[Torch]:
+    """Sliced tensors; for mini-batches also on one thread, where its second one may not pay, and from a DataLoader."""
+    name = "torch" if job.precision == "float32" else f"torch {job.precision} autocast"
+    if job.full:
+        return [Torch(job, name)]
+    return [Torch(job, name), Torch(job, f"{name}, 1 thread", threads=1), Torch(job, f"{name} DataLoader", deal=loader)]
 
 
-def predictors(job: Job) -> list[TorchAsked]:
+def predictors(job: Job, library: str) -> list[TorchAsked]:
     """The one way of asking."""
     return [TorchAsked(job)]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -100,6 +101,7 @@ class Learner(Protocol):
     """Moves the parameters of a plan, and keeps the optimizer's state."""
 
     steps: int  # taken so far
+    state: Array  # (S, P) the optimizer's, zeros at the start; whoever writes it goes on where another learner was
 
     def prepare(self, rows: Rows, batch_size: int) -> None:
         """Make buffers and compile what `epoch` needs, so that the first one takes as long as the others."""
@@ -142,6 +144,7 @@ class Backend(ABC):
     name: ClassVar[str]
     ops: Ops
     precisions: tuple[str, ...] = ("float32", "float64")  # that a plan can compute in
+    refusals: Mapping[str, str] = MappingProxyType({})  # of precisions that it would have elsewhere: why not here
 
     @abstractmethod
     def asarray(self, host: np.ndarray) -> Array:

@@ -22,7 +22,7 @@ from fastmlp.backends.numpy import PIXEL
 from fastmlp.dropout import NONE as KEEP_ALL
 from fastmlp.dropout import Dropout
 from fastmlp.kernels.cpu import fused, ops, sparse
-from fastmlp.kernels.cpu.cache import compiled, kept
+from fastmlp.kernels.cpu.cache import inner, kept
 from fastmlp.kernels.cpu.call import as_pointer
 from fastmlp.kernels.cpu.sparse import GROUP
 from fastmlp.kernels.cpu.team import barrier, stopped
@@ -31,7 +31,10 @@ TILE = 224  # rows at a time, a multiple of the microkernel's: x, a and dz of a 
 
 
 class Net(NamedTuple):
-    """The layers of a network, and the transposes that carry deltas back."""
+    """The layers of a network, and the transposes that carry deltas back.
+
+    Weights seen as uint32, the same bits, ask for products of operands rounded to bfloat16; see `kernels.cpu.product`.
+    """
 
     W: Any  # W[l] (fan_in, fan_out)
     b: Any  # b[l] (fan_out,)
@@ -68,7 +71,7 @@ class Task(NamedTuple):
     totals: Any  # (threads, 3) float64: sum of losses, right answers, penalties
 
 
-forward, deltas, gradients = map(compiled, (network.forward, network.deltas, network.gradients))
+forward, deltas, gradients = map(inner, (network.forward, network.deltas, network.gradients))
 
 
 def take_rows(X, order, first, last, buffer):
@@ -168,7 +171,7 @@ def _list_for_gradient(x, thread, threads):
     return listed
 
 
-@compiled
+@inner
 def take_labels(y, order, first, last):
     """The labels of rows order[first:last] -> (n,)."""
     if order is None:
@@ -187,13 +190,13 @@ def _take_weights(weight, first, last):
     return lambda weight, first, last: weight[first:last]
 
 
-@compiled
+@inner
 def dropout_of(task, step, first):
     """What is left out of a step, from row `first` of its batch on."""
     return Dropout(task.dropout, task.key + (np.uint64(step) << np.uint64(16)), first)  # see `dropout.step_key`
 
 
-@compiled
+@inner
 def row_units(units, first, last):
     """z, a, h and dz of rows `first` to `last`."""
     return (
@@ -202,7 +205,7 @@ def row_units(units, first, last):
     )  # fmt: skip
 
 
-@compiled
+@inner
 def transpose(net, thread, threads):
     """This thread's share of the transposes, from the weights as they stand."""
     for l in range(1, len(net.W)):
@@ -210,7 +213,7 @@ def transpose(net, thread, threads):
         ops.transpose_rows(net.W[l], first, last, net.WT[l])
 
 
-@compiled
+@inner
 def visit(task, thread, first, last, scale, x, units, drop):
     """Forward, loss and deltas of rows `first` to `last`, which are in x (n, I)."""
     net, (z, a, h, dz) = task.net, units
@@ -229,26 +232,6 @@ class Panel(NamedTuple):
     first: Any
     last: Any
     moves: Any  # Moves of (I + 1) * (last - first) parameters: the columns of W[0], then those of b[0]
-
-
-@compiled
-def exchange(flat, H, panel, part, back):
-    """Copy a panel's columns from all parameters, or one of their states, flat (P,), to part, or back."""
-    width = panel.last - panel.first
-    for row in range(len(part) // max(width, 1)):  # I + 1 rows; loops, since Numba takes seconds over slices
-        for column in range(width):
-            if back:
-                flat[row * H + panel.first + column] = part[row * width + column]
-            else:
-                part[row * width + column] = flat[row * H + panel.first + column]
-
-
-@compiled
-def exchange_all(moves, H, panel, back):
-    """`exchange` for the parameters and their state."""
-    exchange(moves.w, H, panel, panel.moves.w, back)
-    exchange(moves.s[0], H, panel, panel.moves.s[0], back)
-    exchange(moves.s[1], H, panel, panel.moves.s[1], back)
 
 
 def forward_rest(net, z, a, h, drop):
@@ -282,7 +265,7 @@ def _move_rest(net, h, dz, how):
     return lambda net, h, dz, how: gradients(compiled_update, h[0], h[1:], dz[1:], net.W[1:], net.b[1:], how)
 
 
-@compiled
+@inner
 def visit_rest(task, thread, first, last, scale, units, drop):
     """Forward from the first layer's z on, loss and deltas of rows `first` to `last`. units: see `row_units`."""
     net, (z, a, h, dz) = task.net, units
@@ -292,7 +275,7 @@ def visit_rest(task, thread, first, last, scale, units, drop):
     deltas(compiled_ops, net.kinds, net.WT, z, a, dz, drop)
 
 
-@compiled
+@inner
 def shorten(task, moves, thread, first, last, phase):
     """Make the gradient moves.g[0] (P,) at most moves.longest long; this thread's part is `first` to `last`.
 
@@ -314,7 +297,7 @@ def shorten(task, moves, thread, first, last, phase):
     return True
 
 
-@compiled
+@inner
 def epoch_in_tiles(thread, task, moves, tile, dW, db, batch_size):
     """One thread's part of an epoch of large batches; dW and db are views of moves.g[thread]."""
     g, phase = moves.g[0], 0
@@ -327,7 +310,7 @@ def epoch_in_tiles(thread, task, moves, tile, dW, db, batch_size):
         phase += 1
         if not barrier(task.team, task.threads, phase):
             return
-        first, last = share(stop - start, thread, task.threads, TILE)
+        first, last = share(stop - start, thread, task.threads, BLOCK)
         for lo in range(start + first, start + last, TILE):
             if stopped(task.team):
                 return
@@ -354,23 +337,14 @@ def epoch_in_tiles(thread, task, moves, tile, dW, db, batch_size):
             return
 
 
-@compiled
+@inner
 def epoch_in_phases(thread, task, moves, panel, batch, batch_size):
     """One thread's part of an epoch of small batches, whose buffers all threads share."""
-    H = task.net.W[0].shape[1]
-    exchange_all(moves, H, panel, False)
-    transpose(task.net, thread, task.threads)
-    steps_in_phases(thread, task, moves, panel, batch, batch_size)
-    exchange_all(moves, H, panel, True)
-
-
-@compiled
-def steps_in_phases(thread, task, moves, panel, batch, batch_size):
-    """The steps of `epoch_in_phases`."""
     net, phase = task.net, 0
+    transpose(net, thread, task.threads)
     I = net.W[0].shape[0]
     columns = panel.moves.w.reshape(I + 1, panel.last - panel.first)
-    W, b = columns[:I], columns[I]
+    W, b = columns[:I].view(net.W[0].dtype), columns[I]
     for step in range(moves.h.shape[1]):
         start = step * batch_size
         n = min(batch_size, task.N - start)
@@ -403,10 +377,10 @@ def steps_in_phases(thread, task, moves, panel, batch, batch_size):
         transpose(net, thread, task.threads)
 
 
-@compiled
+@inner
 def evaluate(thread, task, tile):
     """One thread's part of the loss and the right answers over all rows."""
-    first, last = share(task.N, thread, task.threads, TILE)
+    first, last = share(task.N, thread, task.threads, BLOCK)
     for lo in range(first, last, TILE):
         if stopped(task.team):
             return
@@ -418,10 +392,10 @@ def evaluate(thread, task, tile):
         compiled_ops.loss(task.net.loss, a[-1], y, weight, task.net.numbers, 1.0, dz[-1], task.totals[thread])
 
 
-@compiled
+@inner
 def logits(thread, threads, team, net, X, tile, z):
     """One thread's part of the last layer's z (N, O) of rows X (N, I)."""
-    first, last = share(len(X), thread, threads, TILE)
+    first, last = share(len(X), thread, threads, BLOCK)
     for lo in range(first, last, TILE):
         if stopped(team):
             return

@@ -28,6 +28,10 @@ class CupyBackend(Backend):
         with cupy.cuda.Device(device) as card:
             capability = int(card.compute_capability)  # 90 for 9.0
         self.precisions = tuple(name for name, facts in PRECISIONS.items() if facts.capability <= capability)
+        self.refusals = {
+            name: f"it needs compute capability {facts.capability / 10}, this card has {capability / 10}"
+            for name, facts in PRECISIONS.items() if facts.capability > capability
+        }  # fmt: skip
         self.probe()
 
     def probe(self) -> None:
@@ -43,11 +47,14 @@ class CupyBackend(Backend):
         if not np.array_equal(z, x @ W + b):
             raise RuntimeError("the GPU gave a wrong product")
 
-    def asarray(self, host: np.ndarray) -> Array:
+    def asarray(self, host: Any) -> Array:
         """A copy of `host` on the GPU; an array that is there already stays where it is.
 
-        Rows for which the card has no room stay on the host, with a warning.
+        Rows for which the card has no room stay on the host, with a warning, and so does a CSR matrix of SciPy's: a
+        plan brings them over step by step.
         """
+        if hasattr(host, "toarray"):
+            return host
         with cupy.cuda.Device(self.device):
             return rows_or_host(host) if isinstance(host, np.ndarray) else on_device(host, self.device)
 

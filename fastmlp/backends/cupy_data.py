@@ -89,9 +89,9 @@ class Staging:
         self.device: Array | None = None
         self.copied: Array | None = None  # the event after the last copy
 
-    def bring(self, X: np.ndarray, rows: slice | np.ndarray) -> Array:
-        """X[rows] on the card, to be used before the next call. X (M, I) -> (N, I)."""
-        part = X[rows]  # (N, I)
+    def bring(self, X: Any, rows: slice | np.ndarray) -> Array:
+        """X[rows] on the card, to be used before the next call. X (M, I), of NumPy or a CSR matrix of SciPy -> (N, I)."""
+        part = X[rows] if isinstance(X, np.ndarray) else X[rows].toarray()  # (N, I)
         if self.copied is not None:
             self.copied.synchronize()  # the last copy has left the block
         if self.device is None or len(self.host) < part.nbytes:

@@ -154,7 +154,7 @@ class CupyLearner:
         """The first `times` steps of an epoch, n rows each."""
         why_not = (
             "one step an epoch" if times < 2
-            else "rows come from the host's memory" if isinstance(rows.X, np.ndarray)
+            else "rows come from the host's memory" if not isinstance(rows.X, cupy.ndarray)
             else "a batch takes several tiles" if n > self.plan.tile_rows
             else self.refusal
         )  # fmt: skip

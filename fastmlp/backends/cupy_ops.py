@@ -84,8 +84,8 @@ class CupyOps:
         numbers: Sequence[float],
     ) -> None:  # fmt: skip
         """dz = (softmax(z) - target) * scale. z (N, O), y, weight (N,) -> dz (N, O)."""
-        smoothing, gamma = map(float, numbers)
-        cuda.softmax_cross_entropy(z, y, weight, (smoothing, gamma), scale, dz.values, dz.sums)
+        smoothing, gamma, ceiling = map(float, numbers)
+        cuda.softmax_cross_entropy(z, y, weight, (smoothing, gamma, ceiling), scale, dz.values, dz.sums)
 
     def elementwise_loss(
         self, kind: int, z: Array, y: Array, scale: float, dz: Delta, totals: Array, weight: Array | None,

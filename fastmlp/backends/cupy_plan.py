@@ -121,7 +121,7 @@ class CupyPlan:
 
         Where X stayed on the host, `rows` picks the same rows there, and they are brought over.
         """
-        placed = isinstance(X, np.ndarray)
+        placed = not isinstance(X, cupy.ndarray)
         source = self.staging.bring(X, rows) if placed else X
         cuda.gather(source, y, index, tile.x, tile.y, self.precision.real, placed=placed)
         return (Pixels(tile.x) if X.dtype == np.uint8 else tile.x), tile.y
@@ -143,14 +143,14 @@ class CupyPlan:
 
     def logits(self, X: Array) -> np.ndarray:
         """The last layer's z of rows X (N, I), uint8 or real, on the host or the GPU -> (N, O), a new host array."""
-        z = np.empty((len(X), self.sizes[-1]), self.precision.real)  # (N, O)
+        z = np.empty((X.shape[0], self.sizes[-1]), self.precision.real)  # (N, O)
         with self.here():
             self.refresh()
-            for first, last in self.spans(len(X), ASKED_ROWS):
+            for first, last in self.spans(len(z), ASKED_ROWS):
                 tile = self.tile(last - first)
                 index = cupy.arange(last - first, dtype=np.int32)  # (n,)
                 part = X[first:last]
-                source = self.staging.bring(part, slice(None)) if isinstance(part, np.ndarray) else part
+                source = part if isinstance(part, cupy.ndarray) else self.staging.bring(part, slice(None))
                 cuda.gather(source, index, index, tile.x, tile.index, self.precision.real)
                 z[first:last] = self.forward(Pixels(tile.x) if X.dtype == np.uint8 else tile.x, tile).get()
         return z

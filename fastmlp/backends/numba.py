@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -23,14 +23,15 @@ from fastmlp.kernels.cpu import fused, sparse
 from fastmlp.kernels.cpu import ops as kernels
 from fastmlp.kernels.cpu.product import publish
 from fastmlp.kernels.cpu.team import STOP, new_team
-from fastmlp.kernels.cpu.vector import register_bytes
+from fastmlp.kernels.cpu.vector import BFLOAT16, has_bfloat16, register_bytes
 from fastmlp.losses import NAMES, SOFTMAX
-from fastmlp.network import Network, layer_views, parameter_count
+from fastmlp.network import Layers, Network, layer_views, parameter_count
 from fastmlp.optimizers import Optimizer, Settings, Step, corrected_rates, step_scalars
 
 RATE, SHRINK = map(Step._fields.index, ("rate", "shrink"))
 LARGE = 1024  # rows: a larger batch is worked through in tiles, a smaller one in two phases
 ALONE = 1e6  # flop between two barriers below which a second thread does not pay
+START = 4e7  # flop below which it does not pay to start one
 BRIEF = 1e9  # flop that the calling thread may work through itself before it must listen for Ctrl-C
 ROW, STEP = 1e3, 2e5  # flop that could be done in the time of all else a row or a step takes
 
@@ -107,9 +108,9 @@ def moves_of(
     return compiled_update.Moves(rule, w, g, states, h, clip, np.zeros(len(g)))
 
 
-def publish_all(dtype: np.dtype) -> None:
-    """Make what compiled code calls by name known to it."""
-    publish(dtype.name)
+def publish_all(dtype: np.dtype, rounded: bool) -> None:
+    """Make what compiled code calls by name known to it; products round to bfloat16 where `rounded`."""
+    publish(BFLOAT16 if rounded else dtype.name)
     elements.publish_dropout(dtype)
 
 
@@ -153,11 +154,12 @@ def team_threads(asked: int | None) -> int:
 def run_team(threads: int, flop: float, work: Callable[[int, int], None]) -> None:
     """Run work(thread, address of the team's array) in each of `threads` plain threads, and wait for them.
 
-    The calling thread only waits, so that Ctrl-C reaches it, unless the work is brief; it then asks the team to stop,
-    waits until all have left, and raises. A thread that raises stops the others, and its error is raised here.
+    The calling thread only waits, so that Ctrl-C reaches it, unless the work is brief: then it is one of the team. On
+    Ctrl-C it asks the team to stop, waits until all have left, and raises. A thread that raises stops the others, and
+    its error is raised here.
     """
-    team = new_team()
-    if threads == 1 and flop < BRIEF:
+    team, brief = new_team(), flop < BRIEF * threads
+    if threads == 1 and brief:
         work(0, team.ctypes.data)
         return
     errors: list[BaseException] = []
@@ -172,7 +174,7 @@ def run_team(threads: int, flop: float, work: Callable[[int, int], None]) -> Non
         finally:
             left[thread].set()
 
-    for thread in range(threads):
+    for thread in range(brief, threads):
         try:
             threading.Thread(target=member, args=(thread,), daemon=True).start()
         except RuntimeError as error:  # the system gives no more threads: those that run must not wait for this one
@@ -181,6 +183,8 @@ def run_team(threads: int, flop: float, work: Callable[[int, int], None]) -> Non
             for event in left[thread:]:
                 event.set()
             break
+    if brief:
+        member(0)
     interrupt: KeyboardInterrupt | None = None
     for event in left:
         while not event.is_set():  # not Thread.join: interrupted once, it would not wait again
@@ -197,18 +201,28 @@ def run_team(threads: int, flop: float, work: Callable[[int, int], None]) -> Non
 class NumbaPlan:
     """A network on compiled kernels; it works in the parameters' own array."""
 
-    def __init__(self, network: Network, parameters: np.ndarray, threads: int):
-        run_team(1, math.inf, lambda *_: publish_all(parameters.dtype))  # compiles: on a thread that Ctrl-C spares
+    def __init__(self, network: Network, parameters: np.ndarray, threads: int, precision: str | None = None):
+        self.rounded = precision == BFLOAT16
+        run_team(1, math.inf, lambda *_: publish_all(parameters.dtype, self.rounded))  # on a thread that Ctrl-C spares
         self.network, self.sizes, self.dtype, self.threads = network, network.sizes, parameters.dtype, threads
         self.parameters = on_lines(1, len(parameters), self.dtype)[0, : len(parameters)]  # (P,)
         self.parameters[:] = parameters
-        W, b = layer_views(self.parameters, self.sizes)
-        carried = tuple(np.empty(w.T.shape if l else (0, 0), self.dtype) for l, w in enumerate(W))
+        W, b = self.layers(self.parameters)
+        carried = tuple(np.empty(w.T.shape if l else (0, 0), w.dtype) for l, w in enumerate(W))
         kinds = tuple(activation_address(kind, self.dtype) for kind in network.kinds)
         loss = loss_address(network.loss_kind, self.dtype)
         self.net = compiled.Net(W, b, carried, kinds, loss, network.loss_numbers(self.dtype))
         self._tiles: dict[bool, list[compiled.Buffers]] = {}
         self.flop = 2 * sum(w.size for w in W)  # of one row forward
+
+    def layers(self, flat: np.ndarray) -> tuple[Layers, Layers]:
+        """The weights and biases in flat (P,); weights as uint32 where products round to bfloat16."""
+        W, b = layer_views(flat, self.sizes)
+        return tuple(w.view(np.uint32) for w in W) if self.rounded else W, b
+
+    def skips(self, X: np.ndarray) -> bool:
+        """Whether products skip the zeros of X (N, I)."""
+        return not self.rounded and sparse.worth_marking(X)
 
     def buffers(self, n: int, skip: bool) -> compiled.Buffers:
         """Room for n rows on their way through the network, and for the places of their non-zeros if `skip`."""
@@ -226,8 +240,8 @@ class NumbaPlan:
         return self._tiles[skip]
 
     def team_size(self, flop: float) -> int:
-        """Threads for so much work between two barriers."""
-        return self.threads if flop > ALONE else 1
+        """Threads for so much work, for which they are started."""
+        return self.threads if flop > START else 1
 
     def task(
         self, rows: Rows, threads: int, address: int, order: np.ndarray | None, totals: np.ndarray,
@@ -242,7 +256,7 @@ class NumbaPlan:
         """The last layer's z of rows X (N, I), uint8 or the network's type -> (N, O), a new array."""
         z = np.empty((len(X), self.sizes[-1]), self.dtype)  # (N, O)
         flop = (self.flop + ROW) * len(X)
-        threads, tiles = self.team_size(flop), self.tiles(sparse.worth_marking(X))
+        threads, tiles = self.team_size(flop), self.tiles(self.skips(X))
         run_team(threads, flop, lambda thread, team: compiled.logits(
             thread, threads, team, self.net, X, tiles[thread], z))  # fmt: skip
         return z
@@ -250,7 +264,7 @@ class NumbaPlan:
     def evaluate(self, rows: Rows) -> tuple[float, float]:
         """Mean loss and accuracy over `rows`."""
         flop = (self.flop + ROW) * len(rows)
-        threads, tiles = self.team_size(flop), self.tiles(sparse.worth_marking(rows.X))
+        threads, tiles = self.team_size(flop), self.tiles(self.skips(rows.X))
         totals = np.zeros((threads, 3))
         run_team(threads, flop, lambda thread, team: compiled.evaluate(
             thread, self.task(rows, threads, team, rows.index, totals), tiles[thread]))  # fmt: skip
@@ -269,7 +283,7 @@ class NumbaLearner:
         self.rule = elements.rule(optimizer.rule.__name__, plan.dtype)
         count = parameter_count(plan.sizes)
         self.g = on_lines(plan.threads, count, plan.dtype)  # (threads, P)
-        self.views = [layer_views(g, plan.sizes) for g in self.g]
+        self.views = [plan.layers(g) for g in self.g]
         self.state = on_lines(optimizer.states, count, plan.dtype)[:, :count]  # (S, P)
         self.steps = 0
         self.batch = plan.buffers(0, skip=False)
@@ -308,7 +322,8 @@ class NumbaLearner:
         Rule 0 moves nothing: the gradient of the last step stays in `g`.
         """
         plan, n, settings = self.plan, len(rows), self.settings
-        threads = plan.team_size(3 * plan.flop * min(batch_size, n))
+        flop = (3 * plan.flop + ROW) * n + STEP * h.shape[1]
+        threads = plan.team_size(flop) if 3 * plan.flop * min(batch_size, n) > ALONE else 1
         # A gradient that is wanted as a whole, to measure or to keep, is made in tiles.
         in_tiles = batch_size > LARGE or settings.clip > 0 or not rule
         if not in_tiles:  # a thread owns whole lines of columns
@@ -316,7 +331,7 @@ class NumbaLearner:
         moves = moves_of(rule, plan.parameters, self.g, self.state, h, settings.clip if rule else 0.0)
         share, key = plan.network.dropout if rule else 0.0, step_key(settings.seed, self.steps + 1)
         totals = np.zeros((threads, 3))
-        skip = sparse.worth_marking(rows.X)
+        skip = plan.skips(rows.X)
         if in_tiles:
             tiles = plan.tiles(skip)
 
@@ -332,8 +347,10 @@ class NumbaLearner:
                 task = plan.task(rows, threads, team, order, totals, share, key)
                 panel = self.panel(thread, threads, moves)
                 compiled.epoch_in_phases(thread, task, moves, panel, self.batch, batch_size)
+                for whole, part in self.columns(panel):
+                    whole[:] = part  # (I + 1, last - first)
 
-        run_team(threads, (3 * plan.flop + ROW) * n + STEP * h.shape[1], work)
+        run_team(threads, flop, work)
         return np.asarray(totals.sum(axis=0))
 
     def panel(self, thread: int, threads: int, moves: compiled_update.Moves) -> compiled.Panel:
@@ -342,7 +359,21 @@ class NumbaLearner:
         first, last = compiled_update.share.py_func(units, thread, threads, LINE // self.plan.dtype.itemsize)
         count = (inputs + 1) * (last - first)
         w, *s = on_lines(1 + len(self.state), count, self.plan.dtype)[:, :count]
-        return compiled.Panel(first, last, moves_of(self.rule, w, self.g[thread : thread + 1], s, moves.h))
+        panel = compiled.Panel(first, last, moves_of(self.rule, w, self.g[thread : thread + 1], s, moves.h))
+        for whole, part in self.columns(panel):
+            part[:] = whole  # (I + 1, last - first)
+        return panel
+
+    def columns(self, panel: compiled.Panel) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """A panel's columns of W[0] and b[0], and of each of their states: where they lie in the whole, and the panel's.
+
+        Both (I + 1, last - first).
+        """
+        inputs, units = self.plan.sizes[:2]
+        parts = panel.moves.w, *panel.moves.s
+        for whole, part in zip((self.plan.parameters, *self.state), parts, strict=False):
+            columns = whole[: (inputs + 1) * units].reshape(inputs + 1, units)[:, panel.first : panel.last]
+            yield columns, part.reshape(columns.shape)
 
 
 class NumbaBackend(HostBackend):
@@ -357,12 +388,16 @@ class NumbaBackend(HostBackend):
     def __init__(self) -> None:
         if numba.njit(lambda x: x + 1)(1) != 2:  # raises where Numba cannot compile
             raise RuntimeError("compiled code gave a wrong sum")
+        if has_bfloat16():
+            self.precisions = (*self.precisions, BFLOAT16)
+        else:
+            self.refusals = {BFLOAT16: "this CPU has no AVX-512 BF16"}
 
     def plan(
         self, network: Network, parameters: np.ndarray, threads: int | None, precision: str | None = None
     ) -> NumbaPlan:
         """A network on this backend."""
-        return NumbaPlan(network, parameters, team_threads(threads))
+        return NumbaPlan(network, parameters, team_threads(threads), precision)
 
     def limit_threads(self, threads: int | None) -> AbstractContextManager[Any]:
         """Nothing to do: a plan starts as many threads as it was given."""

@@ -26,7 +26,12 @@ KERNELS = fingerprint(Path(__file__).parent)
 
 def compiled(function):
     """`function` compiled into the functions that call it."""
-    return njit(**OPTIONS)(function)
+    return njit(no_cfunc_wrapper=True, **OPTIONS)(function)
+
+
+def inner(function):
+    """`function` for compiled code alone: what Python would need to call it takes longer to compile than the rest."""
+    return njit(no_cfunc_wrapper=True, no_cpython_wrapper=True, **OPTIONS)(function)
 
 
 def kept(function, version=KERNELS):

@@ -9,7 +9,22 @@ from typing import NamedTuple
 
 from llvmlite import ir
 
-from .vector import BYTES, I16, I64, REALS, broadcast, declare, has_fma, load, load_lanes, store_lanes, zeros
+from .vector import (
+    BFLOAT16,
+    BYTES,
+    I16,
+    I32,
+    I64,
+    REALS,
+    BFloat,
+    broadcast,
+    declare,
+    has_fma,
+    load,
+    load_lanes,
+    store_lanes,
+    zeros,
+)
 
 PLAIN = "plain"  # C as it is
 RELU = "relu"  # C = max(C, 0); a NaN stays one
@@ -22,7 +37,7 @@ LISTED, LISTED_RELU = "listed", "listed_relu"  # PLAIN and RELU over a list of k
 class Shape(NamedTuple):
     """A block of C: `rows` by `vectors` registers of `lanes` numbers each."""
 
-    real: str  # "float32" or "float64"
+    real: str  # "float32", "float64" or "bfloat16"
     rows: int
     vectors: int
     lanes: int
@@ -53,10 +68,20 @@ def emit_block(builder, shape, finish, A, B, start, C, gate, K, mask=None, liste
     """
     real, size = REALS[shape.real], BYTES[shape.real]
     vector = ir.VectorType(real, shape.lanes)
+    factor = I32 if shape.real == BFLOAT16 else real  # of A and B: a number, or a pair of k
+    factors = ir.VectorType(factor, shape.lanes)
     width = size * shape.lanes
     block = [(i, j) for i in range(shape.rows) for j in range(shape.vectors)]
-    name = f"llvm.{'fma' if has_fma() else 'fmuladd'}.v{shape.lanes}f{8 * size}"
-    multiply_add = declare(builder.module, name, vector, [vector] * 3)
+
+    def multiply_add(left, right, total):
+        if shape.real == BFLOAT16:
+            pairs = ir.VectorType(BFloat(), 2 * shape.lanes)
+            name = "llvm.x86.avx512bf16.dpbf16ps.512"
+            arguments = [total, builder.bitcast(left, pairs), builder.bitcast(right, pairs)]
+        else:
+            name = f"llvm.{'fma' if has_fma() else 'fmuladd'}.v{shape.lanes}f{8 * size}"
+            arguments = [left, right, total]
+        return builder.call(declare(builder.module, name, vector, [each.type for each in arguments]), arguments)
 
     def at(matrix, i, j):
         return builder.add(matrix.moved(builder, I64(i)).address, I64(j * width))
@@ -88,13 +113,13 @@ def emit_block(builder, shape, finish, A, B, start, C, gate, K, mask=None, liste
         across, down = builder.mul(visited, A.step), builder.add(B.address, builder.mul(visited, B.row))
         steps = [(k, I64(0), I64(1))]
     row_of_B = [
-        load_lanes(builder, builder.add(down, I64(j * width)), vector, size, mask) for j in range(shape.vectors)
+        load_lanes(builder, builder.add(down, I64(j * width)), factors, size, mask) for j in range(shape.vectors)
     ]
     following = {}
     for i in range(shape.rows):
-        number = broadcast(builder, load(builder, builder.add(rows[i], across), real, size), vector)
+        number = broadcast(builder, load(builder, builder.add(rows[i], across), factor, size), factors)
         for j in range(shape.vectors):
-            following[i, j] = builder.call(multiply_add, [number, row_of_B[j], total[i, j]])
+            following[i, j] = multiply_add(number, row_of_B[j], total[i, j])
     for phi, origin, step in steps:
         phi.add_incoming(origin, before)
         phi.add_incoming(builder.add(phi, step), loop)

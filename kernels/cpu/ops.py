@@ -41,12 +41,12 @@ def dense_affine(x, W, b, out, relu):
     H = W.shape[1]
     (x_row, x_step), W_row, c, c_row = x.strides, W.strides[0], out.ctypes.data, out.strides[0]
     a, w, start, start_row, I = all_but_last(
-        b, x.ctypes.data, x_row, x_step, W.ctypes.data, W_row, b.ctypes.data, 0, c, c_row, N, H, I
+        W, x.ctypes.data, x_row, x_step, W.ctypes.data, W_row, b.ctypes.data, 0, c, c_row, N, H, I
     )
     if relu:
-        multiply_relu(b, a, x_row, x_step, w, W_row, start, start_row, c, c_row, 0, 0, N, H, I)
+        multiply_relu(W, a, x_row, x_step, w, W_row, start, start_row, c, c_row, 0, 0, N, H, I)
     else:
-        multiply(b, a, x_row, x_step, w, W_row, start, start_row, c, c_row, 0, 0, N, H, I)
+        multiply(W, a, x_row, x_step, w, W_row, start, start_row, c, c_row, 0, 0, N, H, I)
 
 
 @compiled
@@ -58,10 +58,10 @@ def listed_affine(x, W, b, out, relu):
         left, to = x.x.ctypes.data + group * GROUP * x_row, c + group * GROUP * c_row
         places, count = x.columns.ctypes.data + group * x.columns.strides[0], x.column_counts[group]
         if relu:
-            multiply_listed_relu(b, left, x_row, x_step, W.ctypes.data, W_row, b.ctypes.data, 0, to, c_row,
+            multiply_listed_relu(W, left, x_row, x_step, W.ctypes.data, W_row, b.ctypes.data, 0, to, c_row,
                                  places, 0, GROUP, H, count)  # fmt: skip
         else:
-            multiply_listed(b, left, x_row, x_step, W.ctypes.data, W_row, b.ctypes.data, 0, to, c_row,
+            multiply_listed(W, left, x_row, x_step, W.ctypes.data, W_row, b.ctypes.data, 0, to, c_row,
                             places, 0, GROUP, H, count)  # fmt: skip
     done = N // GROUP * GROUP
     dense_affine(x.x[done:N], W, b, out[done:], relu)
@@ -74,10 +74,10 @@ def backprop_relu(dz, WT, a, out):
     H = WT.shape[1]
     (d_row, d_step), W_row, c, c_row = dz.strides, WT.strides[0], out.ctypes.data, out.strides[0]
     d, w, start, start_row, O = all_but_last(
-        dz, dz.ctypes.data, d_row, d_step, WT.ctypes.data, W_row, 0, 0, c, c_row, N, H, O
+        WT, dz.ctypes.data, d_row, d_step, WT.ctypes.data, W_row, 0, 0, c, c_row, N, H, O
     )
     gate, gate_row = a.ctypes.data, a.strides[0]
-    multiply_mask(dz, d, d_row, d_step, w, W_row, start, start_row, c, c_row, gate, gate_row, N, H, O)
+    multiply_mask(WT, d, d_row, d_step, w, W_row, start, start_row, c, c_row, gate, gate_row, N, H, O)
 
 
 @compiled
@@ -89,7 +89,7 @@ def backprop(dz, WT, out):
     d, w, start, start_row, O = all_but_last(
         dz, dz.ctypes.data, d_row, d_step, WT.ctypes.data, W_row, 0, 0, c, c_row, N, H, O
     )
-    multiply(dz, d, d_row, d_step, w, W_row, start, start_row, c, c_row, 0, 0, N, H, O)
+    multiply(WT, d, d_row, d_step, w, W_row, start, start_row, c, c_row, 0, 0, N, H, O)
 
 
 @compiled
@@ -110,9 +110,9 @@ def dense_gradient_rows(a, dz, dW, first, last, add):
     c = dW.ctypes.data
     start, start_row = (c, c_row) if add else (0, 0)
     left, right, start, start_row, N = all_but_last(
-        dz, a.ctypes.data + first * a_step, a_step, a_row, dz.ctypes.data, d_row, start, start_row, c, c_row, M, O, N
+        dW, a.ctypes.data + first * a_step, a_step, a_row, dz.ctypes.data, d_row, start, start_row, c, c_row, M, O, N
     )
-    multiply(dz, left, a_step, a_row, right, d_row, start, start_row, c, c_row, 0, 0, M, O, N)
+    multiply(dW, left, a_step, a_row, right, d_row, start, start_row, c, c_row, 0, 0, M, O, N)
 
 
 @compiled
@@ -124,7 +124,7 @@ def listed_gradient_rows(a, dz, dW, first, last, add):
         left, c = a.x.ctypes.data + group * GROUP * a_step, dW.ctypes.data + (group * GROUP - first) * c_row
         places, count = a.rows.ctypes.data + group * a.rows.strides[0], a.row_counts[group]
         start, start_row = (c, c_row) if add else (0, 0)
-        multiply_listed(dz, left, a_step, a_row, dz.ctypes.data, d_row, start, start_row, c, c_row,
+        multiply_listed(dW, left, a_step, a_row, dz.ctypes.data, d_row, start, start_row, c, c_row,
                         places, 0, GROUP, O, count)  # fmt: skip
     done = max(first, last // GROUP * GROUP)
     dense_gradient_rows(a.x[: dz.shape[0]], dz, dW[done - first :], done, last, add)

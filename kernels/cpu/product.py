@@ -18,19 +18,8 @@ from numba.extending import intrinsic
 
 from .cache import KERNELS, with_cache
 from .microkernel import LISTED, LISTED_RELU, MASK, PLAIN, RELU, Matrix, Shape, emit_block
-from .vector import (
-    BYTES,
-    I8,
-    I64,
-    REALS,
-    declare,
-    first_lanes,
-    load_lanes,
-    pointer,
-    register_bytes,
-    store,
-    store_lanes,
-)
+from .packing import PAIR, copy_numbers, release, reserve, round_columns, round_rows
+from .vector import BFLOAT16, BYTES, I64, declare, first_lanes, register_bytes
 
 # Rows and vectors of the largest block, by bytes of a register. AVX-512 has 32 registers: 28 accumulate, 2 hold B and
 # one broadcasts A; AVX2 and SSE have 16, NEON 32.
@@ -43,68 +32,21 @@ WAY = 4096  # bytes after which addresses fall into the same set of an L1 cache
 LINE = 64  # bytes of a cache line
 PACKED_ROWS = 28  # rows of A from which on a copy of a panel of B pays
 FAR = 1024  # bytes from row to row of B from which on it does
+FINISHES = (PLAIN, RELU, MASK, LISTED, LISTED_RELU)
 ARGUMENTS = 14
 PUBLISHED = {}  # the C functions, by type
 LOCK = Lock()  # of the above: two threads may ask for the first time at once
 
 
-@intrinsic
-def reserve(typingctx, size):
-    """The address of so many bytes of memory, or 0."""
-
-    def generate(context, builder, signature, arguments):
-        where = builder.call(declare(builder.module, "malloc", I8.as_pointer(), [I64]), arguments)
-        return builder.ptrtoint(where, I64)
-
-    return types.int64(types.int64), generate
-
-
-@intrinsic
-def release(typingctx, address):
-    """Give back what `reserve` gave; 0 is nothing."""
-
-    def generate(context, builder, signature, arguments):
-        where = pointer(builder, arguments[0], I8)
-        builder.call(declare(builder.module, "free", ir.VoidType(), [I8.as_pointer()]), [where])
-        return context.get_dummy_value()
-
-    return types.void(types.int64), generate
-
-
 @intrinsic(prefer_literal=True)
-def copy_numbers(typingctx, real, source, to, count):
-    """Copy `count` numbers from one address to another, a register at a time."""
-    size, number = BYTES[real.literal_value], REALS[real.literal_value]
-    lanes = register_bytes() // size
-    vector = ir.VectorType(number, lanes)
-
-    def generate(context, builder, signature, arguments):
-        _, source, to, count = arguments
-
-        def move(offset, mask):
-            numbers = load_lanes(builder, builder.add(source, offset), vector, size, mask)
-            store_lanes(builder, numbers, builder.add(to, offset), size, mask)
-
-        whole = builder.sdiv(count, I64(lanes))
-        with cgutils.for_range(builder, whole) as place:
-            move(builder.mul(place.index, I64(lanes * size)), None)
-        done = builder.mul(whole, I64(lanes))
-        move(builder.mul(done, I64(size)), first_lanes(builder, builder.sub(count, done), lanes))
-        return context.get_dummy_value()
-
-    return types.void(real, types.int64, types.int64, types.int64), generate
-
-
-@intrinsic(prefer_literal=True)
-def loops(typingctx, real, finish, a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K,
-          panel):  # fmt: skip
+def loops(typingctx, real, finish, a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K):
     """C = finish(start + A B), panel by panel of columns, each block by block of rows.
 
     `real` and `finish` are literal text; the rest are addresses, strides in bytes, and sizes: A (M, K), B (K, N).
     A[i, k] is at a + i*a_row + k*a_step; rows of the others are contiguous. start_row 0 begins each row alike, with a
     bias; start may be C itself, to accumulate, or 0, to begin with zeros. gate is read by the MASK finish only. With a
-    LISTED finish M is 4, and gate is the address of the list of K numbers, uint16: the k to visit. `panel` is the address
-    of room for K rows of a panel of B, to copy it there first, or 0.
+    LISTED finish M is 4, and gate is the address of the list of K numbers, uint16: the k to visit.
+    In bfloat16 A and B hold pairs of k, and K counts the pairs.
     """
     type_, ending = real.literal_value, finish.literal_value
     over_list = ending in (LISTED, LISTED_RELU)
@@ -114,22 +56,11 @@ def loops(typingctx, real, finish, a, a_row, a_step, b, b_row, start, start_row,
     lanes = register_bytes() // size
 
     def generate(context, builder, signature, arguments):
-        a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K, panel = arguments[2:]
+        a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K = arguments[2:]
 
-        def emit_packed(B, vectors, mask):
-            """The panel of B to work on: where it is, or its copy."""
-            width, vector = register_bytes(), ir.VectorType(REALS[type_], lanes)
-            copies = builder.icmp_signed("!=", panel, I64(0))
-            with builder.if_then(copies), cgutils.for_range(builder, K) as k:
-                to = builder.add(panel, builder.mul(k.index, I64(vectors * width)))
-                for j in range(vectors):
-                    source = B.moved(builder, k.index, I64(j * width)).address
-                    store(builder, load_lanes(builder, source, vector, size, mask), builder.add(to, I64(j * width)), size)
-            row = builder.select(copies, I64(vectors * width), B.row)
-            return Matrix(builder.select(copies, panel, B.address), row)
-
-        def emit_deep_block(shape, m, across, mask, B):
+        def emit_deep_block(shape, m, across, mask):
             A = Matrix(a, a_row, a_step).moved(builder, m)
+            B = Matrix(b, b_row).moved(builder, I64(0), across)
             C = Matrix(c, c_row).moved(builder, m, across)
             G = Matrix(gate, gate_row).moved(builder, m, across)
             S = Matrix(start, start_row).moved(builder, m, across)
@@ -139,14 +70,11 @@ def loops(typingctx, real, finish, a, a_row, a_step, b, b_row, start, start_row,
 
         def emit_panel(vectors, across, mask=None):
             top = I64(0)  # rows done
-            B = Matrix(b, b_row).moved(builder, I64(0), across)
-            if not over_list:
-                B = emit_packed(B, vectors, mask)
             for height in heights:
                 blocks = builder.sdiv(builder.sub(M, top), I64(height))
                 with cgutils.for_range(builder, blocks) as block:
                     m = builder.add(top, builder.mul(block.index, I64(height)))
-                    emit_deep_block(Shape(type_, height, vectors, lanes), m, across, mask, B)
+                    emit_deep_block(Shape(type_, height, vectors, lanes), m, across, mask)
                 top = builder.add(top, builder.mul(blocks, I64(height)))
 
         done = I64(0)  # columns
@@ -162,7 +90,7 @@ def loops(typingctx, real, finish, a, a_row, a_step, b, b_row, start, start_row,
             emit_panel(1, builder.mul(done, I64(size)), first_lanes(builder, rest, lanes))
         return context.get_dummy_value()
 
-    return types.void(real, finish, *[types.int64] * (ARGUMENTS + 1)), generate
+    return types.void(real, finish, *[types.int64] * ARGUMENTS), generate
 
 
 def symbol(real, finish):
@@ -180,7 +108,7 @@ def publish(real):
 def published(real):
     """The products of numbers of type `real`, as C functions whose names are known while they live."""
     functions = []
-    for finish in (PLAIN, RELU, MASK, LISTED, LISTED_RELU):
+    for finish in FINISHES[:3] if real == BFLOAT16 else FINISHES:
         functions.append(compile_product(real, finish))
         llvm.add_symbol(symbol(real, finish), functions[-1].address)
     return functions
@@ -188,44 +116,99 @@ def published(real):
 
 def compile_product(real, finish):
     """One kind of product as a C function, from the compile cache where it is there."""
+    make = product_over_list if finish in (LISTED, LISTED_RELU) else rounded_product if real == BFLOAT16 else product
+    function = make(real, finish)
+    function.__qualname__ = f"{symbol(real, finish)}_{KERNELS}"
+    return with_cache(partial(cfunc, types.void(*[types.int64] * ARGUMENTS)), function)
 
-    size = BYTES[real]
-    panel_bytes = DEPTH * BLOCK[register_bytes()][1] * register_bytes()
-    row_bytes = DEPTH * size + LINE
 
-    def over_list(a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K):
-        loops(real, finish, a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K, 0)
+def panel_bytes():
+    """Bytes of a row of a panel of B."""
+    return BLOCK[register_bytes()][1] * register_bytes()
 
-    def product(a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K):
+
+def product_over_list(real, finish):
+    """A product over a list of k."""
+
+    def multiply(a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K):
+        loops(real, finish, a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K)
+
+    return multiply
+
+
+def product(real, finish):
+    """A product that copies what would collide."""
+    size, row, width = BYTES[real], DEPTH * BYTES[real] + LINE, panel_bytes()
+
+    def multiply(a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K):
         most = max(LEAST_ROWS, BLOCK_OF_A // (max(K, 1) * size) // LEAST_ROWS * LEAST_ROWS)
         collide = K <= DEPTH and a_step == size and a_row % WAY == 0 and N * size > LINE
-        packs = K <= DEPTH and M >= PACKED_ROWS and b_row >= FAR
-        room = reserve(packs * panel_bytes + collide * min(M, most) * row_bytes) if packs or collide else 0
-        copy = room + packs * panel_bytes
+        far = K <= DEPTH and M >= PACKED_ROWS and b_row >= FAR
+        room = reserve(far * DEPTH * width + collide * min(M, most) * row) if far or collide else 0
+        columns = width // size if far and room else max(N, 1)
+        copy = room + far * DEPTH * width
         for m in range(0, M, most):
             rows = min(most, M - m)
-            left, left_row, begin = a + m * a_row, a_row, start + m * start_row if start else 0
+            left, left_row = a + m * a_row, a_row
             if collide and room:
-                for row in range(rows):
-                    copy_numbers(real, left + row * a_row, copy + row * row_bytes, K)
-                left, left_row = copy, row_bytes
-            loops(real, finish, left, left_row, a_step, b, b_row, begin, start_row, c + m * c_row, c_row,
-                  gate + m * gate_row, gate_row, rows, N, K, packs * room)  # fmt: skip
-        if room:
-            release(room)
+                for i in range(rows):
+                    copy_numbers(real, left + i * a_row, copy + i * row, K)
+                left, left_row = copy, row
+            for n in range(0, N, columns):
+                right, right_row, across = b + n * size, b_row, min(columns, N - n)
+                if far and room:
+                    for k in range(K):
+                        copy_numbers(real, right + k * b_row, room + k * width, across)
+                    right, right_row = room, width
+                begin = start + m * start_row + n * size if start else 0
+                loops(real, finish, left, left_row, a_step, right, right_row, begin, start_row,
+                      c + m * c_row + n * size, c_row, gate + m * gate_row + n * size, gate_row,
+                      rows, across, K)  # fmt: skip
+        release(room)
 
-    if finish in (LISTED, LISTED_RELU):
-        product = over_list
-    product.__qualname__ = f"{symbol(real, finish)}_{KERNELS}"
-    return with_cache(partial(cfunc, types.void(*[types.int64] * ARGUMENTS)), product)
+    return multiply
+
+
+def rounded_product(real, finish):
+    """A product of float32 rounded to bfloat16 on their way to the registers; sums stay float32. K is DEPTH at most.
+
+    The numbers of A are neighbours either along k or from row to row.
+    """
+    rows_at_once, width = 2 * LEAST_ROWS, panel_bytes()
+    row, step = DEPTH // 2 * PAIR + LINE, rows_at_once * PAIR + LINE  # from row to row, or from k to k
+    panel = DEPTH // 2 * width
+
+    def multiply(a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K):
+        room = reserve(panel + max(rows_at_once * row, DEPTH // 2 * step))
+        left, columns = room + panel, width // PAIR
+        for m in range(0, M, rows_at_once):
+            rows = min(rows_at_once, M - m)
+            left_row, left_step = (row, PAIR) if a_step == PAIR else (PAIR, step)
+            if a_step == PAIR:
+                round_rows(a + m * a_row, a_row, rows, K, left, row)
+            else:
+                round_columns(a + m * a_row, a_step, rows, K, left, step)
+            for n in range(0, N, columns):
+                across, to = min(columns, N - n), n * PAIR
+                round_columns(b + to, b_row, across, K, room, width)
+                begin = start + m * start_row + to if start else 0
+                loops(real, finish, left, left_row, left_step, room, width, begin, start_row, c + m * c_row + to, c_row,
+                      gate + m * gate_row + to, gate_row, rows, across, (K + 1) // 2)  # fmt: skip
+        release(room)
+
+    return multiply
 
 
 def make_call(finish):
-    """An intrinsic that calls a published product; its first argument is an array of the type of the numbers."""
+    """An intrinsic that calls a published product; its first argument is an array of the type of the numbers.
+
+    float32 seen as uint32, the same bits, asks for a product of numbers rounded to bfloat16.
+    """
 
     @intrinsic
     def call(typingctx, like, a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K):
-        name = symbol(str(like.dtype), finish)
+        real = str(like.dtype)
+        name = symbol(BFLOAT16 if real == "uint32" else real, finish)
 
         def generate(context, builder, signature, arguments):
             builder.call(declare(builder.module, name, ir.VoidType(), [I64] * ARGUMENTS), arguments[1:])

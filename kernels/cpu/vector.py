@@ -8,13 +8,29 @@ I8 = ir.IntType(8)
 I16 = ir.IntType(16)
 I32 = ir.IntType(32)
 I64 = ir.IntType(64)
-REALS = {"float32": ir.FloatType(), "float64": ir.DoubleType()}
+BFLOAT16 = "bfloat16"  # products of float32 rounded to bfloat16; sums are float32
+REALS = {"float32": ir.FloatType(), "float64": ir.DoubleType(), BFLOAT16: ir.FloatType()}
 NAMED = {  # what NUMBA_CPU_NAME stands for; any other name is taken for the least
     ("avx512f", "avx2", "fma"): ("x86-64-v4", "skylake-avx512", "cascadelake", "icelake-server", "sapphirerapids",
                                  "znver4", "znver5"),
     ("avx2", "fma"): ("x86-64-v3", "haswell", "broadwell", "skylake", "alderlake", "znver1", "znver2", "znver3"),
 }  # fmt: skip
-BYTES = {"float32": 4, "float64": 8}
+BYTES = {"float32": 4, "float64": 8, BFLOAT16: 4}
+
+
+class BFloat(ir.Type):
+    """LLVM's bfloat16, which llvmlite does not have."""
+
+    intrinsic_name = "bf16"
+
+    def _to_string(self):
+        return "bfloat"
+
+    def __eq__(self, other):
+        return isinstance(other, BFloat)
+
+    def __hash__(self):
+        return hash(BFloat)
 
 
 def cpu_features():
@@ -33,6 +49,11 @@ def register_bytes():
     """Bytes of a vector register: 64 with AVX-512, 32 with AVX2, else 16 (NEON, SSE)."""
     features = cpu_features()
     return 64 if "avx512f" in features else 32 if "avx2" in features else 16
+
+
+def has_bfloat16():
+    """Whether the CPU multiplies pairs of bfloat16: AVX-512 BF16."""
+    return {"avx512f", "avx512bf16"} <= cpu_features()
 
 
 def on_x86():

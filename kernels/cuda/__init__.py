@@ -250,11 +250,12 @@ def drop_deltas(d: Array, dropped: Dropped, sums: Sums) -> None:
 
 
 def softmax_cross_entropy(
-    z: Array, y: Array, weight: Array | None, numbers: tuple[float, float], scale: float, dz: Array, sums: Sums
+    z: Array, y: Array, weight: Array | None, numbers: tuple[float, float, float], scale: float, dz: Array, sums: Sums
 ) -> None:
     """dz = (softmax(z) - target) * scale, its column sums, the sum of losses and the right answers.
 
-    z (N, O) real, y (N,) int32, weight (N,) real -> dz (N, O) item, which may be z itself. numbers: smoothing, gamma.
+    z (N, O) real, y (N,) int32, weight (N,) real -> dz (N, O) item, which may be z itself. numbers: smoothing, gamma,
+    ceiling.
     """
     (N, O), real = z.shape, z.dtype
     expect(z, real, N, O)

@@ -63,6 +63,7 @@ extern "C" __global__ void softmax_cross_entropy(
     int weighted,
     REAL smoothing,         // the target is (1 - smoothing) onehot(y) + smoothing / O
     REAL gamma,             // the loss is -(1 - p[y])^gamma log p[y]
+    REAL ceiling,           // the most that a row adds to the losses; 0 is none
     REAL scale,
     ITEM* dz,               // (N, O)  may be z itself
     REAL* parts,            // (gridDim.y, C), at the layer's first column
@@ -96,6 +97,7 @@ extern "C" __global__ void softmax_cross_entropy(
             factor *= weaker + (miss > 0 ? gamma * (1 - miss) * loss * weaker / miss : REAL(0));
             loss *= weaker;
         }
+        if (ceiling > 0 && loss > ceiling) loss = ceiling;
         if (weighted) {
             factor *= weight[n];
             loss *= weight[n];
@@ -119,9 +121,11 @@ inline __device__ REAL element(int kind, REAL z, REAL y, REAL c, REAL& slope)
 {
     const REAL d = z - y, size = fabs(d), e = exp(kind == POISSON ? z : -fabs(z));
     switch (kind) {
-    case LOGISTIC:
+    case LOGISTIC: {
+        const REAL loss = (z < 0 ? REAL(0) : z) - y * z + log(1 + e);
         slope = (z < 0 ? e : REAL(1)) / (1 + e) - y;
-        return (z < 0 ? REAL(0) : z) - y * z + log(1 + e);
+        return c > 0 && loss > c ? c : loss;  // what is reported has a ceiling, the slope stays what it is
+    }
     case SQUARED_ERROR:
         slope = d;
         return REAL(0.5) * d * d;

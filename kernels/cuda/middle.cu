@@ -71,7 +71,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) middle(
             }
             #pragma unroll
             for (int o = 0; o < CLASSES; o++)
-                z2[0][lane][o] = lane < rows ? sum[o] / total - (o == label) : REAL(0);
+                z2[0][lane][o] = sum[o] / total - (o == label);
             if (lane < rows) {
                 loss += log(total) - target;  // total is at least 1: the logarithm is finite
                 right += best == label;

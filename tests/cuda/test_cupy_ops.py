@@ -207,7 +207,7 @@ class OpTests:
         np.testing.assert_array_equal(self.get(delta.values), self.get(out))
         self.close_sums(delta)
 
-    def cross_entropy(self, z, y, numbers=(0.0, 0.0), weight=None, in_place=False):
+    def cross_entropy(self, z, y, numbers=(0.0, 0.0, 0.0), weight=None, in_place=False):
         """dz, the sum of losses, the right answers."""
         n, O = z.shape
         z, given = self.put(z, self.real), None if weight is None else self.put(weight, self.real)
@@ -233,7 +233,7 @@ class OpTests:
         assert right == totals[1]
 
     @pytest.mark.parametrize("weighted", [False, True])
-    @pytest.mark.parametrize("numbers", [(0.0, 0.0), (0.1, 0.0), (0.0, 2.0), (0.0, 0.5)], ids=str)
+    @pytest.mark.parametrize("numbers", [(0.0, 0.0, 0.0), (0.1, 0.0, 0.0), (0.0, 2.0, 0.0), (0.0, 0.5, 0.0), (0.0, 0.0, 3.0)], ids=str)
     def test_smoothing_focus_and_weights(self, numbers, weighted):
         z, y = 4 * self.normal(77, 12), self.random.integers(0, 12, 77)
         weight = self.random.random(77) if weighted else None
@@ -262,7 +262,7 @@ class OpTests:
         z = self.normal(3, 40)
         z[1, place] = np.nan
         dz = self.delta(3, 40)
-        self.ops.softmax_cross_entropy(self.put(z, self.real), self.put([0, 0, 0], np.int32), 1.0, dz, None, None, (0, 0))
+        self.ops.softmax_cross_entropy(self.put(z, self.real), self.put([0, 0, 0], np.int32), 1.0, dz, None, None, (0, 0, 0))
         assert np.isnan(self.summed(dz.sums)[-2])
         assert np.isnan(self.get(dz.values)).all(axis=1).tolist() == [False, True, False]
 

@@ -135,7 +135,7 @@ class PlanTests:
     def test_dropout(self, activation):
         self.agree(Network(DEEP, activation, dropout=0.3), "float64", *data())
 
-    @pytest.mark.parametrize("numbers", [(), (0.1, 0.0), (0.0, 2.0)], ids=str)
+    @pytest.mark.parametrize("numbers", [(), (0.1, 0.0, 0.0), (0.0, 2.0, 0.0), (0.0, 0.0, 1.5)], ids=str)
     def test_weights_of_rows_smoothing_and_focus(self, numbers):
         weight = np.random.default_rng(9).random(200)
         self.agree(Network(SIZES, numbers=numbers), "float64", *data(), weight=weight)
@@ -144,7 +144,7 @@ class PlanTests:
     def test_elementwise_losses(self, loss):
         X, _ = data("real")
         y = (X[:, :5] > 0.5).astype(float)
-        numbers = (0.5,) * 5 if loss in ("huber", "quantile") else ()
+        numbers = (0.5,) * 5 if loss in ("huber", "quantile", "logistic") else ()
         self.agree(Network(SIZES, "tanh", loss, numbers), "float64", X, y, rate=0.05, weight=1 + X[:, 0])
 
     def test_tiles_add_up_to_the_batch(self, monkeypatch):
@@ -203,18 +203,20 @@ class PlanTests:
 
     def test_rows_on_the_host_are_brought_over(self):
         X, y = data()
-        for kind in ("uint8", "real"):
-            X = data(kind)[0]
+        sparse = pytest.importorskip("scipy.sparse")
+        for host_X in (X, X / 255, sparse.csr_matrix(X / 255)):
+            X = host_X if isinstance(host_X, np.ndarray) else host_X.toarray()
             plan = self.plan(Network(SIZES))
             learner = plan.learner(find("momentum"), Settings())
             rows = self.rows(X, y, np.random.default_rng(1).permutation(200))
-            host = Rows(X, rows.y, rows.index)
+            host = Rows(host_X, rows.y, rows.index)
             other = self.plan(Network(SIZES)).learner(find("momentum"), Settings())
             for batch in (64, 200):
                 rates = np.full(-(-200 // batch), 0.1)
                 assert learner.epoch(host, batch, rates) == other.epoch(rows, batch, rates)
             assert learner.launches.startswith("one by one: ")
             assert plan.evaluate(host) == other.plan.evaluate(rows)
+            np.testing.assert_array_equal(plan.logits(host_X), other.plan.logits(X))
 
 
 class TestEmulated(PlanTests):

@@ -1,0 +1,115 @@
+"""What a library's process does: it fits a case, and says what came out."""
+
+from __future__ import annotations
+
+import importlib
+import time
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.peers.contract import NotThere
+from benchmarks.peers.work import Opened, Reading
+
+from .cases import CASES, LETTERS
+
+NETS, EPOCHS = 32, 5
+MANY, ROW = "train_many", "one fit after another"
+
+
+class Fitted(NamedTuple):
+    """What a fit left behind."""
+
+    losses: list[float]  # of each epoch; empty for a search
+    scores: list[float]  # on the rows it was fitted on; of a search, the mean of each candidate over its folds
+    dtype: str  # of the rows
+
+
+class Library:
+    """The module with MLPClassifier and MLPRegressor."""
+
+    def __init__(self, module: str):
+        started = time.perf_counter()
+        self.module = importlib.import_module(module)
+        self.import_seconds = time.perf_counter() - started
+
+    def missing(self) -> str | None:
+        """Why the module cannot be compared, if so."""
+        lacking = [name for name in ("MLPClassifier", "MLPRegressor") if not hasattr(self.module, name)]
+        return f"{self.module.__name__} has no {' or '.join(lacking)}" if lacking else None
+
+    def imported(self) -> float:
+        """Seconds that importing the module took."""
+        return self.import_seconds
+
+    def open(self, case: str, most: int | None) -> None:
+        """Make the data and the estimator, for `run` to fit clones of."""
+        self.case = CASES[case]
+        self.X, self.y = self.case.data(most)
+        self.estimator = getattr(self.module, self.case.estimator)(random_state=0, **self.case.options)
+        if self.case.grid:
+            from sklearn.model_selection import GridSearchCV
+
+            self.estimator = GridSearchCV(self.estimator, dict(self.case.grid), n_jobs=2, cv=3, refit=False)
+
+    def run(self, name: str, times: int = 1) -> Reading:
+        """Time a fit from scratch, or several; seconds are of one."""
+        from sklearn.base import clone
+        from sklearn.exceptions import ConvergenceWarning
+
+        models = [clone(self.estimator) for _ in range(times)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # cases with few epochs mean to stop early
+            started = time.perf_counter()
+            for model in models:
+                model.fit(self.X, self.y)
+            seconds = (time.perf_counter() - started) / times
+        return Reading(seconds, None, self.fitted(models[-1]))
+
+    def fitted(self, model: Any) -> Fitted:
+        """What `run` hands back."""
+        if self.case.grid:
+            return Fitted([], model.cv_results_["mean_test_score"].tolist(), str(self.X.dtype))
+        return Fitted(list(map(float, model.loss_curve_)), [float(model.score(self.X, self.y))], str(self.X.dtype))
+
+
+class Nets:
+    """Many small nets on the same rows, in fastmlp: side by side, and one fit after another."""
+
+    def __init__(self, most: int | None, threads: int):
+        import fastmlp
+
+        self.fastmlp, self.threads = fastmlp, threads
+        data = LETTERS._replace(rows=min(LETTERS.rows or 0, most or 16_000)).load()
+        self.X, self.y = data.x, data.y
+        self.configs = [
+            {"hidden": (100,), "optimizer": "adam", "batch_size": 200, "epochs": EPOCHS, "seed": seed}
+            for seed in range(NETS)
+        ]
+
+    def open(self) -> Opened:
+        """The two ways, or why there is only one."""
+        if not hasattr(self.fastmlp, "train_many"):
+            return Opened([], "fastmlp has no train_many")
+        return Opened([MANY, ROW])
+
+    def run(self, name: str, times: int = 1) -> Reading:
+        """Time the training of all nets once; the outcome is the parameters of each (nets, P)."""
+        started = time.perf_counter()
+        models = self.side_by_side() if name == MANY else self.in_a_row()
+        seconds = time.perf_counter() - started
+        return Reading(seconds, None, np.stack([model.parameters for model in models]))
+
+    def side_by_side(self) -> list[Any]:
+        """By one call."""
+        if not hasattr(self.fastmlp, "train_many"):
+            raise NotThere("fastmlp has no train_many")
+        return list(self.fastmlp.train_many(self.X, self.y, self.configs, threads=self.threads, progress=False))
+
+    def in_a_row(self) -> list[Any]:
+        """By a call for each, on all threads."""
+        return [
+            self.fastmlp.train(self.X, self.y, threads=self.threads, progress=False, **config)
+            for config in self.configs
+        ]

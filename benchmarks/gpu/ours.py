@@ -1,0 +1,59 @@
+"""fastmlp on the GPU: the learner as it is, and with what makes it fast taken away piece by piece."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+import cupy
+
+from benchmarks.peers.contract import NotThere
+from benchmarks.peers.jobs import Job
+from benchmarks.peers.ours import Ours
+
+VERSIONS = {"fastmlp": version("fastmlp"), "cupy": cupy.__version__}
+WHY = "switched off to be measured"
+# Attributes of a learner by rung, from the fastest down; "" is what `fastmlp.train` runs.
+RUNGS: dict[str, dict[str, Any]] = {
+    "": {},
+    "without tensor-core kernels": {"tensor": None},
+    "launched one by one": {"tensor": None, "refusal": WHY},
+    "operation by operation": {"tensor": None, "refusal": WHY, "fused": False},
+}
+
+
+def rungs(job: Job) -> list[Ours]:
+    """A trainer for each rung that differs from the one above it."""
+    trainers, above = [], None
+    for name, attributes in RUNGS.items():
+        trainer = Ours(job, "cupy")
+        had = {key: getattr(trainer.learner, key) for key in attributes if hasattr(trainer.learner, key)}
+        for key in had:
+            setattr(trainer.learner, key, attributes[key])
+        now = {key: attributes[key] for key in had}
+        changed = {key: value for key, value in now.items() if had[key] != value}
+        if above is None or changed != above:
+            trainer.name = " ".join(filter(None, (f"fastmlp {job.precision}", name)))
+            trainers.append(trainer)
+            above = changed
+    return trainers
+
+
+def trainers(job: Job, library: str) -> list[Ours]:
+    """All rungs."""
+    if job.optimizer != "momentum":
+        raise NotThere("the comparison on GPUs has momentum only")
+    return rungs(job)
+
+
+def event() -> Any:
+    """A moment on the GPU, once what was queued before it is done."""
+    mark = cupy.cuda.Event()
+    mark.record()
+    return mark
+
+
+def seconds_between(first: Any, last: Any) -> float:
+    """Seconds from one moment to another."""
+    last.synchronize()
+    return cupy.cuda.get_elapsed_time(first, last) / 1e3

@@ -1,0 +1,187 @@
+"""What the classifier and the regressor share: data checked, weights drawn, one of the solvers run."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from fastmlp.backends import select
+from fastmlp.estimators.constraints import STOCHASTIC, check_activations, check_together
+from fastmlp.estimators.data import Data
+from fastmlp.estimators.draws import start_values
+from fastmlp.estimators.engine import Engine, packed, thread_limit
+from fastmlp.estimators.fitting import fit_stochastic
+from fastmlp.estimators.lbfgs import fit_lbfgs
+from fastmlp.estimators.optimizer import Optimizer
+from fastmlp.history import History
+from fastmlp.network import Network
+
+FLOATS = (np.float64, np.float32)
+
+
+class BaseMLP(BaseEstimator, ABC):
+    """A dense network as an estimator; see its subclasses."""
+
+    coefs_: list[np.ndarray]
+    intercepts_: list[np.ndarray]
+    _engine: Engine
+    _optimizer: Optimizer
+
+    @abstractmethod
+    def _learn_targets(self, y: Any, incremental: bool) -> None:
+        """Keep what y says of the outputs. Raises ValueError where it does not fit what an earlier fit kept."""
+
+    @abstractmethod
+    def _encode(self, y: Any, dtype: np.dtype) -> np.ndarray:
+        """Checked targets as the network takes them: class codes (N,) int32, or numbers (N, O) of `dtype`."""
+
+    @abstractmethod
+    def _out_activation(self) -> str:
+        """What scikit-learn calls the activation of the last layer."""
+
+    @abstractmethod
+    def _loss(self, outputs: int, dtype: np.dtype) -> tuple[str, tuple[float, ...]]:
+        """The network's loss and its numbers, once `out_activation_` is set."""
+
+    @abstractmethod
+    def _loss_share(self) -> float:
+        """The loss that is reported over the network's."""
+
+    @abstractmethod
+    def _one_label(self) -> bool:
+        """Whether each row has one label, so that answers can be counted."""
+
+    @abstractmethod
+    def _checked(self, X: Any, y: Any, types: Any, reset: bool) -> tuple[Any, Any]:
+        """X (N, I) and y, checked as scikit-learn checks them, X of one of the floating `types`."""
+
+    @abstractmethod
+    def _weighted(self, y: Any, weight: np.ndarray | None, incremental: bool) -> np.ndarray | None:
+        """The weights of rows (N,), with those of their classes; None where all are 1."""
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, validation_data: Any, incremental: bool) -> Self:
+        """What fit and partial_fit do."""
+        check_activations(self.activation)
+        check_together(self, incremental, validation_data)
+        first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
+        X, y = self._checked(X, y, self._types(first), first)
+        weight = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)  # (N,)
+        self._learn_targets(y, incremental)
+        data = Data(X, y, self._encode(y, X.dtype), self._weighted(y, weight, incremental))
+        validation = None if validation_data is None else self._checked_validation(validation_data, X.dtype)
+        self._random_state = check_random_state(self.random_state)
+        self._prepare_network(X, data.codes, first)
+        engine = self._engine
+        if self.solver == "lbfgs":
+            fit_lbfgs(self, engine, data)
+        else:
+            fit_stochastic(self, engine, data, validation, incremental)
+        if not np.isfinite(engine.parameters).all():
+            raise ValueError(
+                "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
+                "preprocessed."
+            )
+        return self
+
+    def _types(self, first: bool) -> Any:
+        """The floating types that X keeps; any other becomes the first of them."""
+        if not first:
+            return self.coefs_[0].dtype
+        return FLOATS if self.precision is None else np.dtype(self.precision)
+
+    def _checked_validation(self, given: Any, dtype: np.dtype) -> Data:
+        """The user's own rows to validate on."""
+        if not isinstance(given, tuple | list) or len(given) not in (2, 3):
+            raise ValueError(f"validation_data: expected (X, y) or (X, y, sample_weight); got {type(given).__name__}")
+        X, y = self._checked(given[0], given[1], dtype, False)
+        weight = None if len(given) == 2 else _check_sample_weight(given[2], X, dtype=np.float64)  # (N,)
+        return Data(X, y, self._encode(y, dtype), weight)
+
+    def _prepare_network(self, X: Any, codes: np.ndarray, first: bool) -> None:
+        """The engine, with start values or the weights of the fit before."""
+        hidden = np.ravel(self.hidden_layer_sizes).tolist()
+        if any(not isinstance(units, int) or units <= 0 for units in hidden):
+            raise ValueError(f"hidden_layer_sizes must be > 0, got {hidden}.")
+        self.n_outputs_ = len(self.classes_) if codes.ndim == 1 else codes.shape[1]
+        sizes = (X.shape[1], *hidden, self.n_outputs_)
+        if first:
+            for name in ("_engine", "_optimizer", "loss_curve_", "_best"):
+                self.__dict__.pop(name, None)
+            self.n_iter_ = self.t_ = 0
+            self.n_layers_, self.out_activation_ = len(sizes), self._out_activation()
+            self.history_ = History()
+            names = self._activations(len(hidden))
+            last = names[-1] if names else self.activation
+            self._build(sizes, start_values(sizes, (*names, last), self._random_state, X.dtype))
+            return
+        kept, parameters = packed(self.coefs_, self.intercepts_)
+        if kept != sizes:
+            raise ValueError(
+                f"expected layers of {kept} units, as in the fit before; got {sizes}: go on with the same "
+                "hidden_layer_sizes, columns and outputs, or fit anew with warm_start=False"
+            )
+        if not hasattr(self, "history_"):
+            self.history_ = History()
+        self._build(sizes, parameters)
+
+    def _activations(self, hidden: int) -> tuple[str, ...]:
+        """The activation of each hidden layer."""
+        return (self.activation,) * hidden if isinstance(self.activation, str) else tuple(self.activation)
+
+    def _build(self, sizes: tuple[int, ...], parameters: np.ndarray) -> None:
+        """An engine that starts from `parameters` (P,); the one at hand where it is of the same network."""
+        backend, _ = select(self.backend)
+        loss, numbers = self._loss(sizes[-1], parameters.dtype)
+        network = Network(sizes, self._activations(len(sizes) - 2), loss, numbers, float(self.dropout))
+        threads = thread_limit(self.threads)
+        engine = vars(self).get("_engine")
+        if engine is not None and engine.fits(backend, network, parameters.dtype, threads):
+            engine.take(self.coefs_, self.intercepts_)
+            return
+        if engine is not None and hasattr(self, "_optimizer"):
+            self._optimizer = self._optimizer.saved(engine)
+        self._engine = Engine(backend, network, parameters, threads)
+        self.coefs_, self.intercepts_ = self._engine.coefs, self._engine.intercepts
+
+    def _logits(self, X: Any) -> np.ndarray:
+        """The last layer's z (N, O) of raw rows X (N, I)."""
+        check_is_fitted(self)
+        X = validate_data(self, X, accept_sparse="csr", dtype=self.coefs_[0].dtype, order="C", reset=False)
+        engine = vars(self).get("_engine")
+        if engine is None:  # it stayed behind when the estimator was pickled
+            self._build(*packed(self.coefs_, self.intercepts_))
+            engine = self._engine
+        engine.take(self.coefs_, self.intercepts_)
+        return np.asarray(engine.logits(X))
+
+    def _is_stochastic(self) -> bool:
+        """Whether there is a partial_fit; raises the reason why not."""
+        if self.solver not in STOCHASTIC:
+            raise AttributeError(
+                f"partial_fit is only available for stochastic optimizers. {self.solver} is not stochastic."
+            )
+        return True
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        engine = state.pop("_engine", None)  # built again when it is needed
+        if engine is not None and "_optimizer" in state:
+            state["_optimizer"] = state["_optimizer"].saved(engine)
+        return state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+def keep(model: Any, given: dict[str, Any]) -> None:
+    """Keep the arguments of a constructor, as they were given, under their own names."""
+    for name, value in given.items():
+        if name != "self":
+            setattr(model, name, value)

@@ -1,0 +1,110 @@
+"""The regressor."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import RegressorMixin, _fit_context
+from sklearn.metrics import d2_pinball_score
+from sklearn.utils import column_or_1d
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import validate_data
+
+from fastmlp.estimators.base import BaseMLP, keep
+from fastmlp.estimators.constraints import CONSTRAINTS, real
+
+
+class MLPRegressor(RegressorMixin, BaseMLP):
+    """A dense network that predicts numbers; scikit-learn's MLPRegressor, with more options."""
+
+    _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 (scikit-learn's own name and form)
+        **CONSTRAINTS,
+        "loss": [StrOptions({"squared_error", "poisson", "absolute_error", "huber", "quantile"})],
+        "huber_delta": real(0, closed="neither"),
+        "quantile": [*real(0, 1, "neither"), "array-like"],
+    }
+
+    def __init__(
+        self, loss="squared_error", hidden_layer_sizes=(100,), activation="relu", *, solver="adam", alpha=0.0001,
+        batch_size="auto", learning_rate="constant", learning_rate_init=0.001, power_t=0.5, max_iter=200, shuffle=True,
+        random_state=None, tol=1e-4, verbose=False, warm_start=False, momentum=0.9, nesterovs_momentum=True,
+        early_stopping=False, validation_fraction=0.1, beta_1=0.9, beta_2=0.999, epsilon=1e-8, n_iter_no_change=10,
+        max_fun=15000, huber_delta=1.0, quantile=0.5, dropout=0.0, clip_norm=None, weight_decay=None, warmup_epochs=0,
+        decay_every=30, decay_factor=0.1, scoring=None, weight_averaging=None, callbacks=None, progress=False,
+        backend="auto", precision=None, threads=None,
+    ):  # fmt: skip
+        keep(self, locals())
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, validation_data: Any = None) -> Self:
+        """Train on rows X (N, I) with targets y (N,) or (N, O)."""
+        return self._fit(X, y, sample_weight, validation_data, incremental=False)
+
+    @available_if(lambda self: self._is_stochastic())
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, validation_data: Any = None) -> Self:
+        """One epoch on rows X (N, I) with targets y (N,) or (N, O), going on from the weights at hand."""
+        return self._fit(X, y, sample_weight, validation_data, incremental=True)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The prediction for each row X (N, I) -> (N,), or (N, O) for several targets or quantiles."""
+        z = self._logits(X)  # (N, O)
+        y = np.exp(z) if self.out_activation_ == "exp" else z  # (N, O)
+        return y[:, 0] if y.shape[1] == 1 else y
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """R^2 of `predict` on rows X (N, I), y (N,) or (N, O); for several quantiles the mean of their D^2 instead."""
+        if len(self._quantiles()) == 1:
+            return float(super().score(X, y, sample_weight))
+        predicted = self.predict(X)  # (N, O)
+        scores = [
+            d2_pinball_score(y, predicted[:, o], sample_weight=sample_weight, alpha=q)
+            for o, q in enumerate(self._quantiles())
+        ]
+        return float(np.mean(scores))
+
+    def _quantiles(self) -> tuple[float, ...]:
+        """The quantiles to predict; (1/2,) where the loss is another one."""
+        if self.loss != "quantile":
+            return (0.5,)
+        return tuple(float(q) for q in np.ravel(self.quantile))
+
+    def _checked(self, X: Any, y: Any, types: Any, reset: bool) -> tuple[Any, Any]:
+        X, y = validate_data(
+            self, X, y, accept_sparse="csr", multi_output=True, y_numeric=True, dtype=types, order="C",
+            reset=reset,
+        )  # fmt: skip
+        return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
+
+    def _learn_targets(self, y: Any, incremental: bool) -> None:
+        if self.loss == "poisson" and y.min() < 0:
+            raise ValueError(f"y: expected no negative targets for loss='poisson'; got {y.min()}")
+        quantiles = self._quantiles()
+        if not quantiles or not all(0 < q < 1 for q in quantiles):
+            raise ValueError(f"quantile: expected numbers between 0 and 1; got {self.quantile!r}")
+        if len(quantiles) > 1 and y.ndim == 2:
+            raise ValueError(f"quantile: several quantiles are for one target; got {y.shape[1]}; fit one at a time")
+
+    def _encode(self, y: Any, dtype: np.dtype) -> np.ndarray:
+        targets = y[:, None] if y.ndim == 1 else y  # (N, O)
+        return np.ascontiguousarray(np.repeat(targets, len(self._quantiles()), axis=1), dtype)  # (N, O)
+
+    def _weighted(self, y: Any, weight: np.ndarray | None, incremental: bool) -> np.ndarray | None:
+        return weight
+
+    def _out_activation(self) -> str:
+        return "exp" if self.loss == "poisson" else "identity"
+
+    def _loss(self, outputs: int, dtype: np.dtype) -> tuple[str, tuple[float, ...]]:
+        if self.loss == "huber":
+            return "huber", (float(self.huber_delta),) * outputs
+        return self.loss, self._quantiles() if self.loss == "quantile" else ()
+
+    def _loss_share(self) -> float:
+        # scikit-learn reports the mean over outputs of the squared error, and takes the gradient of the sum.
+        return 1 / self.n_outputs_ if self.loss == "squared_error" else 1.0
+
+    def _one_label(self) -> bool:
+        return False

@@ -1,0 +1,137 @@
+"""Copies of parts of the operands of a product, for the caches and for bfloat16.
+
+Rows whose distance is a multiple of a cache's own size fall on top of each other in it: a copy lies close. An operand
+that is to be rounded to bfloat16 lies in pairs of k, as the CPU's instruction takes them: an uint32 of two numbers.
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .cache import compiled
+from .vector import (
+    BYTES,
+    I8,
+    I32,
+    I64,
+    REALS,
+    BFloat,
+    declare,
+    first_lanes,
+    load_lanes,
+    pointer,
+    register_bytes,
+    store,
+    store_lanes,
+)
+
+LANES = 16  # float32 in a register of a CPU with AVX-512 BF16
+PAIR = 4  # bytes of two bfloat16
+
+
+@intrinsic
+def reserve(typingctx, size):
+    """The address of so many bytes of memory, or 0."""
+
+    def generate(context, builder, signature, arguments):
+        where = builder.call(declare(builder.module, "malloc", I8.as_pointer(), [I64]), arguments)
+        return builder.ptrtoint(where, I64)
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def release(typingctx, address):
+    """Give back what `reserve` gave; 0 is nothing."""
+
+    def generate(context, builder, signature, arguments):
+        where = pointer(builder, arguments[0], I8)
+        builder.call(declare(builder.module, "free", ir.VoidType(), [I8.as_pointer()]), [where])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
+@intrinsic(prefer_literal=True)
+def copy_numbers(typingctx, real, source, to, count):
+    """Copy `count` numbers from one address to another, a register at a time."""
+    size, number = BYTES[real.literal_value], REALS[real.literal_value]
+    lanes = register_bytes() // size
+    vector = ir.VectorType(number, lanes)
+
+    def generate(context, builder, signature, arguments):
+        _, source, to, count = arguments
+
+        def move(offset, mask):
+            numbers = load_lanes(builder, builder.add(source, offset), vector, size, mask)
+            store_lanes(builder, numbers, builder.add(to, offset), size, mask)
+
+        whole = builder.sdiv(count, I64(lanes))
+        with cgutils.for_range(builder, whole) as place:
+            move(builder.mul(place.index, I64(lanes * size)), None)
+        done = builder.mul(whole, I64(lanes))
+        rest = builder.sub(count, done)
+        with builder.if_then(builder.icmp_signed(">", rest, I64(0))):
+            move(builder.mul(done, I64(size)), first_lanes(builder, rest, lanes))
+        return context.get_dummy_value()
+
+    return types.void(real, types.int64, types.int64, types.int64), generate
+
+
+def make_rounding(order):
+    """An intrinsic: the first numbers of each of two vectors of float32, in bfloat16, zero for the rest, at `to`."""
+
+    @intrinsic
+    def round_two(typingctx, low, low_count, high, high_count, to):
+        floats = ir.VectorType(ir.FloatType(), LANES)
+        rounded = ir.VectorType(BFloat(), 2 * LANES)
+
+        def generate(context, builder, signature, arguments):
+            low, low_count, high, high_count, to = arguments
+            vectors = [
+                load_lanes(builder, address, floats, PAIR, first_lanes(builder, count, LANES))
+                for address, count in ((high, high_count), (low, low_count))
+            ]
+            convert = declare(builder.module, "llvm.x86.avx512bf16.cvtne2ps2bf16.512", rounded, [floats] * 2)
+            both = builder.bitcast(builder.call(convert, vectors), ir.VectorType(ir.IntType(16), 2 * LANES))
+            places = ir.Constant(ir.VectorType(I32, 2 * LANES), order)
+            store(builder, builder.shuffle_vector(both, ir.Constant(both.type, ir.Undefined), places), to, 2)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 5), generate
+
+    return round_two
+
+
+round_side_by_side = make_rounding(list(range(2 * LANES)))
+round_in_turns = make_rounding([place // 2 + place % 2 * LANES for place in range(2 * LANES)])
+
+
+@compiled
+def lanes_left(count):
+    """How many numbers of a vector count, 0 to LANES."""
+    return max(0, min(count, LANES))
+
+
+@compiled
+def round_rows(source, row, rows, K, to, to_row):
+    """Rows of K float32 as pairs of neighbours. The room of a row is a multiple of 64 bytes, the rest of it zeros."""
+    for n in range(rows):
+        for k in range(0, K, 2 * LANES):
+            low = source + n * row + k * PAIR
+            round_side_by_side(
+                low, lanes_left(K - k), low + LANES * PAIR, lanes_left(K - k - LANES), to + n * to_row + k * PAIR // 2
+            )
+
+
+@compiled
+def round_columns(source, row, columns, K, to, to_row):
+    """K rows of float32 as pairs of one above the other, a zero below the last if it is alone.
+
+    The room of a row of pairs is a multiple of 64 bytes.
+    """
+    for k in range(0, K, 2):
+        for i in range(0, columns, LANES):
+            low, count = source + k * row + i * PAIR, lanes_left(columns - i)
+            round_in_turns(low, count, low + row, count if k + 1 < K else 0, to + k // 2 * to_row + i * PAIR)
