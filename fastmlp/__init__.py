@@ -25,6 +25,7 @@ from fastmlp.model import Model
 from fastmlp.model_io import load
 from fastmlp.report import Report
 from fastmlp.training import train
+from fastmlp.warmup import warmup
 
 if TYPE_CHECKING:
     from fastmlp.estimators import MLPClassifier, MLPRegressor
@@ -44,6 +45,7 @@ __all__ = [
     "backends",
     "load",
     "train",
+    "warmup",
 ]
 
 LAZY = {"MLPClassifier": "fastmlp.estimators", "MLPRegressor": "fastmlp.estimators"}

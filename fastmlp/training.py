@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastmlp.backends import select
+from fastmlp.backends import parameter_type, select
 from fastmlp.backends.base import Rows
 from fastmlp.errors import DataError, OptionError, TrainingDiverged
 from fastmlp.history import History
@@ -133,10 +133,7 @@ def train(
         data = digits()
         X, y, validation = data.X, data.y, data.validation if validation is None else validation
     compute, reason = select(backend, strict=strict)
-    if precision not in compute.precisions:
-        why = compute.refusals.get(precision, f"it computes in {' or '.join(compute.precisions)}")
-        raise OptionError(f"precision: the {compute.name} backend cannot compute in {precision}: {why}")
-    dtype = np.dtype("float64" if precision == "float64" else "float32")  # of the parameters
+    dtype = parameter_type(compute, precision)
     prepared = prepare(X, y, validation, dtype, scale, seed)
 
     rows = Rows(compute.asarray(prepared.X), compute.asarray(prepared.y), prepared.train)
