@@ -65,7 +65,7 @@ def softmax_cross_entropy(
 
 def activate(kind: int, z: np.ndarray, a: np.ndarray) -> None:
     """a = f(z). z (N, H) -> a (N, H)."""
-    compiled_ops.activate(activation_address(kind, z.dtype), z, a)
+    compiled_ops.activate(elements.activation(list(ACTIVATIONS)[kind], z.dtype), z, a)
 
 
 def elementwise_loss(
@@ -85,7 +85,8 @@ def backprop_relu(dz: np.ndarray, W: np.ndarray, a: np.ndarray, out: np.ndarray)
 def backprop(kind: int, dz: np.ndarray, W: np.ndarray, z: np.ndarray, a: np.ndarray, out: np.ndarray) -> None:
     """out = (dz W^T) * f'(z). dz (N, O), W (H, O), z, a (N, H) -> out (N, H)."""
     publish(out.dtype.name)
-    compiled_ops.backprop(activation_address(kind, z.dtype), dz, np.ascontiguousarray(W.T), z, a, out)
+    address = 0 if kind == IDENTITY else elements.activation(list(ACTIVATIONS)[kind], z.dtype)
+    compiled_ops.backprop(address, dz, np.ascontiguousarray(W.T), z, a, out)
 
 
 def weight_gradient(a: np.ndarray, dz: np.ndarray, dW: np.ndarray, db: np.ndarray, add: bool) -> None:
