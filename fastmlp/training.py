@@ -12,7 +12,7 @@ import numpy as np
 
 from fastmlp.backends import parameter_type, select
 from fastmlp.backends.base import Backend, Rows
-from fastmlp.errors import OptionError, TrainingDiverged
+from fastmlp.errors import TrainingDiverged
 from fastmlp.history import History
 from fastmlp.loop import INTERRUPTED, Epoch, Work, run_epochs
 from fastmlp.model import Model

@@ -366,7 +366,7 @@ class NumbaLearner:
         return panel
 
     def columns(self, panel: compiled.Panel) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """A panel's columns of W[0] and b[0], and of each of their states: where they lie in the whole, and the panel's.
+        """A panel's columns of W[0] and b[0], and of their states: as they lie in the whole, and the panel's own.
 
         Both (I + 1, last - first).
         """
