@@ -50,8 +50,8 @@ def loops(typingctx, real, kind, a, a_row, a_step, b, b_row, start, start_row, c
 
     `real` and `kind` are literal text; the rest are addresses, strides in bytes, and sizes: A (M, K), B (K, N).
     A[i, k] is at a + i*a_row + k*a_step; rows of the others are contiguous. start_row 0 begins each row alike, with a
-    bias; start may be C itself, to accumulate, or 0, to begin with zeros. gate is read where the finish is MASK. LISTED has
-    M = 4, and gate is the address of the list of K numbers, uint16: the k to visit.
+    bias; start may be C itself, to accumulate, or 0, to begin with zeros. gate is read where the finish is MASK. A
+    LISTED product has M = 4, and gate is the address of the list of K numbers, uint16: the k to visit.
     In bfloat16 A and B hold pairs of k, and K counts the pairs.
     """
     type_, over_list = real.literal_value, kind.literal_value == LISTED
