@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -145,14 +146,19 @@ def update(rule: Callable[..., None], w: np.ndarray, g: np.ndarray, s: np.ndarra
 
 def add_squares(w: np.ndarray, factor: float, out: np.ndarray) -> None:
     """out += factor * (sum of w^2). w (P,) -> out (1,) float64."""
-    out += factor * float(np.dot(w, w))
+    out += factor * sum_of_squares(w)
 
 
 def clip(g: np.ndarray, longest: float) -> None:
     """g *= min(1, longest / |g|). g (P,)."""
-    length = float(np.sqrt(np.dot(g, g)))
+    length = math.sqrt(sum_of_squares(g))
     if length > longest:
         g *= g.dtype.type(longest / length)
+
+
+def sum_of_squares(w: np.ndarray) -> float:
+    """sum(w^2) in float64, whose range the squares of float32 cannot leave. w (P,)."""
+    return float(np.einsum("i,i->", w, w, dtype=np.float64))
 
 
 @cache
@@ -161,6 +167,18 @@ def threadpools() -> Any:
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api="blas")
+
+
+def narrow_kernels() -> str | None:
+    """What to do where OpenBLAS computes in narrower vectors than the CPU has; None where it does not."""
+    wide = {"SkylakeX", "Cooperlake", "SapphireRapids"}  # OpenBLAS's kernels of 512 bits
+    kernels = {pool["architecture"] for pool in threadpools().info() if pool["internal_api"] == "openblas"}
+    if "X86_V4" not in np.show_config(mode="dicts")["SIMD Extensions"]["found"] or not kernels - wide:
+        return None
+    return (
+        f"NumPy's OpenBLAS runs its {', '.join(sorted(kernels - wide))} kernels of 256 bits, and this CPU has AVX-512: "
+        "set OPENBLAS_CORETYPE=SkylakeX before Python starts, and compare with `fastmlp bench`"
+    )
 
 
 class NumpyBackend(HostBackend):
@@ -189,8 +207,9 @@ class NumpyBackend(HostBackend):
         """The BLAS that multiplies, its threads, and NumPy's version."""
         blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
         pools = threadpools().info()
+        kernels = {pool["architecture"] for pool in pools if "architecture" in pool}
         return {
-            "blas": f"{blas['name']} {blas['version']}",
+            "blas": ", ".join([f"{blas['name']} {blas['version']}", *(f"{name} kernels" for name in sorted(kernels))]),
             "threads": threads or max((pool["num_threads"] for pool in pools), default=None),
             "versions": {"numpy": np.__version__},
         }
