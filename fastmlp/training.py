@@ -39,6 +39,7 @@ def train(
     scale: str | None = None,
     seed: int = 0,
     threads: int | None = None,
+    device: int = 0,
     strict: bool = False,
     progress: bool | None = None,
     callbacks: Sequence[Callback] = (),
@@ -48,7 +49,8 @@ def train(
     Parameters
     ----------
     X
-        (N, I) rows: uint8 pixels, which stay uint8 and mean pixels / 255, or numbers. None trains on the built-in
+        (N, I) rows: uint8 pixels, which stay uint8 and mean pixels / 255, or numbers. The cupy backend takes rows that
+        lie on its GPU already, in CuPy's arrays or any with DLPack, in place. None trains on the built-in
         digits, 42,000 rows with 12,000 for validation.
     y
         (N,) class labels, integers or text, or (N, O) one-hot rows.
@@ -79,6 +81,8 @@ def train(
         Of the start weights, the shuffles and the split. The same seed, backend and threads give the same bits.
     threads
         CPU threads at most; None leaves the library's own choice.
+    device
+        Number of the GPU that the cupy backend computes on; other backends have none.
     strict
         Raise where `backend` cannot run here, instead of falling back.
     progress
@@ -118,10 +122,10 @@ def train(
     """
     options = Options(
         validation, hidden, backend, epochs, batch_size, optimizer, learning_rate, beta, precision, scale, seed,
-        threads, strict, callbacks,
+        threads, strict, callbacks, device,
     )  # fmt: skip
     source = Source(X, y)
-    compute, reason = select(backend, strict=strict)
+    compute, reason = select(backend, strict=strict, device=device)
     training = set_up(source, options, compute, reason)
     with compute.limit_threads(threads), live_table(training.epochs, progress) as show:
         run(training, (lambda model: show(model.history), *callbacks))

@@ -55,7 +55,9 @@ def compiled(nvrtc: ctypes.CDLL, code: str, card: int, options: tuple[str, ...])
     return results
 
 
-def check(nvrtc: ctypes.CDLL, name: str, card: int, options: tuple[str, ...], threads: int, blocks: int = BLOCKS) -> None:
+def check(
+    nvrtc: ctypes.CDLL, name: str, card: int, options: tuple[str, ...], threads: int, blocks: int = BLOCKS
+) -> None:
     """It compiles without a word, spills nothing, and a multiprocessor can hold so many blocks of so many threads."""
     results = compiled(nvrtc, cuda.source(name), card, options)
     assert results["CUBIN"].startswith("\x7fELF")
@@ -63,7 +65,9 @@ def check(nvrtc: ctypes.CDLL, name: str, card: int, options: tuple[str, ...], th
     kernels = re.findall(r"Compiling entry function '(\w+)'", log)
     registers = [int(number) for number in re.findall(r"Used (\d+) registers", log)]
     spills = [int(number) for number in re.findall(r"(\d+) bytes spill", log)]
-    assert 0 < len(kernels) == len(registers) <= len(spills) / 2, log  # functions that are called have spills of their own
+    assert 0 < len(kernels) == len(registers) <= len(spills) / 2, (
+        log
+    )  # functions that are called have spills of their own
     assert not any(spills), log
     assert max(registers) * threads * blocks <= REGISTERS, log
     assert max(map(int, re.findall(r"(\d+) bytes smem", log)), default=0) <= STATIC, log
@@ -85,7 +89,9 @@ def test_compiles_without_spills(name, pair, card, nvrtc):
     check(nvrtc, name, card, *options_of(name, pair))
 
 
-@pytest.mark.parametrize(("sizes", "capability"), [(net, card) for net, cards in NETS.items() for card in cards], ids=str)
+@pytest.mark.parametrize(
+    ("sizes", "capability"), [(net, card) for net, cards in NETS.items() for card in cards], ids=str
+)
 def test_tensor_kernels_fit_the_card(sizes, capability, nvrtc):
     card = tensor.Card(capability, PROCESSORS[capability], SHARED[capability])
     for tiles in {tensor.forward_tiles(sizes, n, card) for n in (128, 42_000)}:
@@ -99,7 +105,7 @@ def test_tensor_kernels_fit_the_card(sizes, capability, nvrtc):
 
 
 def test_every_source_is_compiled():
-    assert NAMES == {*PLAIN, "tensor_forward", "tensor_gradient", "tensor_update"}
+    assert {*PLAIN, "tensor_forward", "tensor_gradient", "tensor_update"} == NAMES
 
 
 @pytest.mark.parametrize("name", ["rows", "layer", "middle"])
@@ -110,7 +116,10 @@ def test_no_double_arithmetic_among_floats(name, nvrtc):
 
 def test_no_double_arithmetic_in_tensor_kernels(nvrtc):
     card, sizes = tensor.Card(90, 132, SHARED[90]), (20, 12, 3)
-    tiles = {"tensor_forward": tensor.forward_tiles(sizes, 128, card), "tensor_gradient": tensor.gradient_tiles(sizes, card)}
+    tiles = {
+        "tensor_forward": tensor.forward_tiles(sizes, 128, card),
+        "tensor_gradient": tensor.gradient_tiles(sizes, card),
+    }
     for name, of in tiles.items():
         assert ".f64" not in compiled(nvrtc, cuda.source(name), 90, tensor.constants(sizes, of))["PTX"]
 
