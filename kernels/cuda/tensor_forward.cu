@@ -151,15 +151,15 @@ __device__ inline void softmax_cross_entropy(
             if (o == target) z_target = z[o];
         }
 #pragma unroll
-        for (int o = 0; o < O; o++) total += __expf(z[o] - top);  // at most 1 each: cannot overflow
+        for (int o = 0; o < O; o++) total += exp(z[o] - top);  // at most 1 each: cannot overflow
 #pragma unroll
         for (int o = 0; o < 16; o += 2) {
-            const float p0 = o < O ? __expf(z[o] - top) / total : 0, p1 = o + 1 < O ? __expf(z[o + 1] - top) / total : 0;
+            const float p0 = o < O ? exp(z[o] - top) / total : 0, p1 = o + 1 < O ? exp(z[o + 1] - top) / total : 0;
             ((unsigned*)(dz2 + row * C_PITCH))[o / 2] =
                 pack_halves((p0 - (o == target)) * share, (p1 - (o + 1 == target)) * share);
         }
         if (there) {
-            loss += (__logf(total) - (z_target - top)) * share;  // total is at least 1: the logarithm is finite
+            loss += (log(total) - (z_target - top)) * share;  // total is at least 1: the logarithm is finite
             right += best == target;
         }
     }
