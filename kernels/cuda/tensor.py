@@ -162,10 +162,10 @@ def parameter_count(sizes: Sequence[int]) -> int:
 
 
 def forward_shared(sizes: Sequence[int], warps: int, row_warps: int, row_tiles: int, chunk: int) -> int:
-    """Bytes of shared memory of tensor_forward.cu, which checks them."""
-    columns, rows, classes = width(sizes[1]), 16 * row_tiles * row_warps, -(-sizes[2] // 8) * 8
+    """Bytes of shared memory of tensor_forward.cu, which checks them: the ring, W2, parts of z2, dz2."""
+    columns, rows, z2_pitch = width(sizes[1]), 16 * row_tiles * row_warps, -(-sizes[2] // 8) * 8 + 1
     stage = rows * spread(chunk) + chunk * spread(2 * columns)
-    return FORWARD_STAGES * stage + (columns + 8) * spread(32) + 4 * warps * rows * classes + rows * spread(32)
+    return FORWARD_STAGES * stage + (columns + 8) * spread(32) + 4 * warps * rows * z2_pitch + rows * spread(32)
 
 
 @cache
