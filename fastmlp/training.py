@@ -44,6 +44,7 @@ def train(
     scale: str | None = None,
     seed: int = 0,
     threads: int | None = None,
+    device: int = 0,
     strict: bool = False,
     progress: bool | None = None,
     callbacks: Sequence[Callback] = (),
@@ -53,7 +54,8 @@ def train(
     Parameters
     ----------
     X
-        (N, I) rows: uint8 pixels, which stay uint8 and mean pixels / 255, or numbers. None trains on the built-in
+        (N, I) rows: uint8 pixels, which stay uint8 and mean pixels / 255, or numbers. The cupy backend takes rows that
+        lie on its GPU already, in CuPy's arrays or any with DLPack, in place. None trains on the built-in
         digits, 42,000 rows with 12,000 for validation.
     y
         (N,) class labels, integers or text, or (N, O) one-hot rows.
@@ -84,6 +86,8 @@ def train(
         Of the start weights, the shuffles and the split. The same seed, backend and threads give the same bits.
     threads
         CPU threads at most; None leaves the library's own choice.
+    device
+        Number of the GPU that the cupy backend computes on; other backends have none.
     strict
         Raise where `backend` cannot run here, instead of falling back.
     progress
@@ -124,7 +128,7 @@ def train(
     rule = find(optimizer)
     rate = rule.learning_rate if learning_rate is None else learning_rate
     widths = tuple(hidden) if isinstance(hidden, Sequence | np.ndarray) and not isinstance(hidden, str) else (hidden,)
-    check_options(widths, epochs, batch_size, rate, beta, precision, scale, seed, callbacks, threads)
+    check_options(widths, epochs, batch_size, rate, beta, precision, scale, seed, callbacks, threads, device)
     if X is None:
         if y is not None:
             raise DataError("y: expected no labels without X; pass both, or neither for the built-in digits")
@@ -132,7 +136,7 @@ def train(
 
         data = digits()
         X, y, validation = data.X, data.y, data.validation if validation is None else validation
-    compute, reason = select(backend, strict=strict)
+    compute, reason = select(backend, strict=strict, device=device)
     dtype = parameter_type(compute, precision)
     prepared = prepare(X, y, validation, dtype, scale, seed)
 
@@ -261,7 +265,7 @@ def split(codes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np
 
 def check_options(
     hidden: tuple[int, ...], epochs: int | None, batch_size: int | str | None, rate: float, beta: float, precision: str,
-    scale: str | None, seed: int, callbacks: Sequence[Callback], threads: int | None,
+    scale: str | None, seed: int, callbacks: Sequence[Callback], threads: int | None, device: int,
 ) -> None:  # fmt: skip
     """Raises OptionError for an impossible value, naming the option, what was expected and what came."""
 
@@ -298,6 +302,7 @@ def check_options(
             "a sequence of functions",
         ),
         ("threads", threads, threads is None or whole(threads, 1), "a whole number from 1, or None"),
+        ("device", device, whole(device, 0), "a whole number from 0"),
     ):
         if not good:
             raise OptionError(f"{name}: expected {expected}; got {value!r}")
