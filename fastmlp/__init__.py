@@ -25,6 +25,7 @@ from fastmlp.model import Model
 from fastmlp.model_io import load
 from fastmlp.report import Report
 from fastmlp.training import train
+from fastmlp.warmup import warmup
 
 if TYPE_CHECKING:
     from fastmlp.estimators import MLPClassifier, MLPRegressor
@@ -46,6 +47,7 @@ __all__ = [
     "load",
     "train",
     "train_many",
+    "warmup",
 ]
 
 LAZY = {

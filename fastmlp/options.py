@@ -16,7 +16,7 @@ from fastmlp.optimizers import find
 if TYPE_CHECKING:
     from fastmlp.model import Model
 
-PRECISIONS = ("float32", "float64", "bfloat16")
+PRECISIONS = ("float32", "float64", "tf32", "float16", "bfloat16")
 WIDEST = 2**40  # units of a layer; fewer may still be too many for the memory
 Callback = Callable[["Model"], object]
 
@@ -92,11 +92,6 @@ class Options:
         """The learning rate, the optimizer's own where none was given. Raises OptionError for an unknown optimizer."""
         rule = find(self.optimizer)
         return rule.learning_rate if self.learning_rate is None else self.learning_rate
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Type of the parameters."""
-        return np.dtype("float64" if self.precision == "float64" else "float32")
 
 
 def whole(value: Any, least: int) -> bool:

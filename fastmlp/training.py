@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastmlp.backends import select
+from fastmlp.backends import parameter_type, select
 from fastmlp.backends.base import Backend, Rows
-from fastmlp.errors import OptionError, TrainingDiverged
+from fastmlp.errors import TrainingDiverged
 from fastmlp.history import History
 from fastmlp.loop import INTERRUPTED, Epoch, Work, run_epochs
 from fastmlp.model import Model
@@ -144,10 +144,8 @@ class Training(NamedTuple):
 
 def set_up(source: Source, options: Options, compute: Backend, reason: str) -> Training:
     """A new model, and the rows to train it on. Raises DataError or OptionError."""
-    if options.precision not in compute.precisions:
-        why = compute.refusals.get(options.precision, f"it computes in {' or '.join(compute.precisions)}")
-        raise OptionError(f"precision: the {compute.name} backend cannot compute in {options.precision}: {why}")
-    rows, held_out = source.rows(options, compute)
+    dtype = parameter_type(compute, options.precision)
+    rows, held_out = source.rows(options, compute, dtype)
     n = len(rows)
     epochs = min(50, max(10, 100_000 // n)) if options.epochs is None else options.epochs
     batch_size = min(128, max(16, n // 100)) if options.batch_size is None else options.batch_size
@@ -163,7 +161,7 @@ def set_up(source: Source, options: Options, compute: Backend, reason: str) -> T
     )  # fmt: skip
     rng = np.random.default_rng(options.seed)
     sizes = (source.X.shape[1], *map(int, options.widths), len(source.classes))
-    start, inputs = initialise(sizes, rng, options.dtype), source.inputs(options)
+    start, inputs = initialise(sizes, rng, dtype), source.inputs(options)
     model = Model(compute, Network(sizes), start, source.classes, inputs, History(), report, options.threads)
     return Training(model, rows, held_out, epochs, batch, None if batch_size == "full" else rng)
 

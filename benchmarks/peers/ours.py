@@ -10,7 +10,7 @@ import numpy as np
 
 import fastmlp
 from fastmlp.backends.base import Rows
-from fastmlp.training import PRECISIONS
+from fastmlp.options import PRECISIONS
 
 from .contract import NotThere
 from .jobs import Job

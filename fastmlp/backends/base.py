@@ -42,8 +42,7 @@ class Ops(NamedTuple):
     itself."""
 
     softmax_cross_entropy: Callable[..., None]
-    """softmax_cross_entropy(z, y, scale, dz, totals, weight=None, numbers=(0, 0, 0)). dz = (softmax(z) - onehot(y)) *
-    scale; totals += [sum over rows of logsumexp(z) - z[y], rows whose first largest z is at y]. z (N, O), y (N,) int32
+    """softmax_cross_entropy(z, y, scale, dz, totals, weight, numbers). dz = (softmax(z) - onehot(y)) * scale; totals += [sum over rows of logsumexp(z) - z[y], rows whose first largest z is at y]. z (N, O), y (N,) int32
     -> dz (N, O), totals (2,) or more. dz may be z itself. With numbers = (smoothing, gamma, ceiling) the
     target is (1 - smoothing) onehot(y) + smoothing / O, or the loss focal, -(1 - p[y])^gamma log p[y] (Lin et al.,
     2017), or what is added to totals at most `ceiling` a row; two of the three are 0. weight (N,) multiplies a row's
