@@ -95,11 +95,6 @@ class Options:
         rule = find(self.optimizer)
         return rule.learning_rate if self.learning_rate is None else self.learning_rate
 
-    @property
-    def dtype(self) -> np.dtype:
-        """Type of the parameters."""
-        return np.dtype("float64" if self.precision == "float64" else "float32")
-
 
 def whole(value: Any, least: int) -> bool:
     """Whether `value` is a whole number from `least` on."""

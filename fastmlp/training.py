@@ -148,8 +148,8 @@ class Training(NamedTuple):
 
 def set_up(source: Source, options: Options, compute: Backend, reason: str) -> Training:
     """A new model, and the rows to train it on. Raises DataError or OptionError."""
-    parameter_type(compute, options.precision)
-    rows, held_out = source.rows(options, compute)
+    dtype = parameter_type(compute, options.precision)
+    rows, held_out = source.rows(options, compute, dtype)
     n = len(rows)
     epochs = min(50, max(10, 100_000 // n)) if options.epochs is None else options.epochs
     batch_size = min(128, max(16, n // 100)) if options.batch_size is None else options.batch_size
@@ -165,7 +165,7 @@ def set_up(source: Source, options: Options, compute: Backend, reason: str) -> T
     )  # fmt: skip
     rng = np.random.default_rng(options.seed)
     sizes = (source.X.shape[1], *map(int, options.widths), len(source.classes))
-    start, inputs = initialise(sizes, rng, options.dtype), source.inputs(options)
+    start, inputs = initialise(sizes, rng, dtype), source.inputs(options)
     model = Model(compute, Network(sizes), start, source.classes, inputs, History(), report, options.threads)
     return Training(model, rows, held_out, epochs, batch, None if batch_size == "full" else rng)
 
