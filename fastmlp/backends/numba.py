@@ -335,6 +335,8 @@ class NumbaLearner:
         skip = plan.skips(rows.X)
         if in_tiles:
             tiles = plan.tiles(skip)
+            if not share:  # nothing is left out now, where the network has room for what stays
+                tiles = [tile._replace(h=tile.a) for tile in tiles]
 
             def work(thread: int, team: int) -> None:
                 task = plan.task(rows, threads, team, rows.index, totals, share, key)
@@ -366,7 +368,7 @@ class NumbaLearner:
         return panel
 
     def columns(self, panel: compiled.Panel) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """A panel's columns of W[0] and b[0], and of each of their states: where they lie in the whole, and the panel's.
+        """A panel's columns of W[0] and b[0], and of each of their states, in the whole and in the panel.
 
         Both (I + 1, last - first).
         """
