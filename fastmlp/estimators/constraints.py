@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from fastmlp import backends
 from fastmlp.activations import ACTIVATIONS
 from fastmlp.estimators.callbacks import Callbacks
-from fastmlp.estimators.schedules import PLAIN, SHAPED
+from fastmlp.schedules import PLAIN, SHAPED
 
 STOCHASTIC = ("sgd", "adam", "adamw")
 
