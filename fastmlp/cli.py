@@ -55,10 +55,10 @@ from fastmlp.files import write_beside_and_rename
 from fastmlp.labels import encode_labels
 from fastmlp.model import Model
 from fastmlp.optimizers import OPTIMIZERS
+from fastmlp.options import PRECISIONS
 from fastmlp.plots import check_plot_path
 from fastmlp.progress import class_table, clean, fact, say, working
 from fastmlp.report import versions
-from fastmlp.training import PRECISIONS
 
 REFUSALS = (DataError, OptionError, ModelFileError, BackendUnavailable, TrainingDiverged, OSError, MemoryError)
 WRONG, REFUSED, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141  # exit codes
@@ -265,13 +265,15 @@ def evaluate(
 @app.command()
 def info(as_json: Json = False) -> None:
     """Show what was found here: backends, BLAS, threads, versions, and what would run."""
+    from fastmlp.backends.numpy import narrow_kernels
+
     found, (chosen, reason) = backends.available(), backends.select()
     described = chosen.describe()
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     facts = {
         "runs": chosen.name, "reason": reason, "device": described.get("device"), "blas": described["blas"],
         "threads": described["threads"], "cpus": cpus, "platform": platform.platform(),
-        "versions": versions(described["versions"]),
+        "versions": versions(described["versions"]), "hint": narrow_kernels(),
     }  # fmt: skip
     if as_json:
         print(json.dumps({"backends": [row._asdict() for row in found], **facts}, indent=1))

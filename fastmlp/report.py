@@ -27,6 +27,7 @@ class Report:
     stopped: str  # why training ended
     blas: str | None = None
     device: str | None = None  # the GPU, where one ran
+    launches: str | None = None  # how its kernels were launched; why, where it was one by one
     versions: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:

@@ -114,9 +114,11 @@ def imports(path):
 
 
 def test_the_maths_imports_no_backend():
-    found = imports(PACKAGE / "network.py")
-    assert "numpy" in found
-    assert not [name for name in found if name.split(".")[0] in ("fastmlp", "numba", "cupy")]
+    rules = {"activations", "losses", "dropout", "optimizers", "elementary", "errors"}  # of elements, and refusals
+    for module in ("network", *rules):
+        found = [name.split(".") for name in imports(PACKAGE / f"{module}.py")]
+        assert not [parts for parts in found if parts[0] in ("numba", "cupy")]
+        assert {parts[1] for parts in found if parts[0] == "fastmlp"} <= rules
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "backends").glob("*.py")), ids=lambda path: path.name)

@@ -50,6 +50,8 @@ class Process:
 
     def call(self, method: str, *arguments: Any) -> Any:
         """The result of a method of the object. Raises ProcessFailed."""
+        if not self.process.is_alive():
+            raise ProcessFailed(f"{self.name}: the process has ended with exit code {self.process.exitcode}")
         if CAN_STOP:
             os.kill(self.pid, signal.SIGCONT)
         else:

@@ -7,6 +7,8 @@ import warnings
 from functools import cache
 from typing import NamedTuple
 
+import numpy as np
+
 from fastmlp.backends.base import Backend
 from fastmlp.errors import BackendFallbackWarning, BackendUnavailable, OptionError
 
@@ -28,6 +30,17 @@ class Selection(NamedTuple):
 
     backend: Backend
     reason: str
+
+
+def parameter_type(backend: Backend, precision: str) -> np.dtype:
+    """The type of a network's parameters where it computes in `precision`: fewer bits are for operands of products.
+
+    Raises OptionError, with the reason, if the backend cannot compute in it here.
+    """
+    if precision not in backend.precisions:
+        why = backend.refusals.get(precision, f"it computes in {' or '.join(backend.precisions)}")
+        raise OptionError(f"precision: the {backend.name} backend cannot compute in {precision}: {why}")
+    return np.dtype("float64" if precision == "float64" else "float32")
 
 
 @cache

@@ -28,6 +28,10 @@ class CupyBackend(Backend):
         with cupy.cuda.Device(device) as card:
             capability = int(card.compute_capability)  # 90 for 9.0
         self.precisions = tuple(name for name, facts in PRECISIONS.items() if facts.capability <= capability)
+        self.refusals = {
+            name: f"it needs compute capability {facts.capability / 10}, this card has {capability / 10}"
+            for name, facts in PRECISIONS.items() if facts.capability > capability
+        }  # fmt: skip
         self.probe()
 
     def probe(self) -> None:

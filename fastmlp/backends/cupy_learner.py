@@ -19,6 +19,8 @@ from fastmlp.backends.cupy_ops import Pixels, StepKey, scaled
 from fastmlp.backends.plan import epoch_totals
 from fastmlp.dropout import Dropout, step_key
 from fastmlp.kernels import cuda
+from fastmlp.kernels.cuda import tensor
+from fastmlp.kernels.cuda.products import PRECISIONS
 from fastmlp.network import Network, layer_views, loss_and_gradients
 from fastmlp.optimizers import Optimizer, Settings, step_scalars
 
@@ -44,6 +46,8 @@ class Session:
         self.graphs: dict[tuple[int, int], Any] = {}  # by rows of a step and number of steps
         self.warm: set[int] = set()  # rows of a step that ran already, so that everything is compiled
         self.whole: tuple[np.ndarray | None, ...] = ()  # (index,) of all rows, where they stand in the tile as they are
+        self.work: tensor.Work | None = None  # where the tensor-core kernels take the steps
+        self.packed: Array = None  # (M, I and what is missing to a multiple of 16): X as they take it
 
     def fits(self, rows: Rows, batch: int, steps: int, penalty: bool) -> bool:
         """Whether an epoch over `rows` may use these places and graphs."""
@@ -74,14 +78,21 @@ class CupyLearner:
         The optimizer's, on the GPU.
     launches : str
         How the kernels of the last epoch were launched; why, where it was one by one.
+    tensor : tensor.Card or None
+        The card, where the tensor-core kernels can take this network; None leaves them out.
+    fused : bool
+        Whether one kernel does what lies between the first product and the last.
+    refusal : str
+        Why launches are not captured as graphs; empty where they may be.
     """
 
     def __init__(self, plan: CupyPlan, optimizer: Optimizer, settings: Settings):
         self.plan, self.rule, self.settings, self.steps = plan, optimizer.rule, settings, 0
         self.launches, self.refusal = "", plan.products.refusal
         real, P = plan.precision.real, len(plan.parameters)
-        self.fused = middle_takes(plan.network, real)
+        self.fused = plain(plan.network) and cuda.middle_fits(*plan.sizes[1:], real)
         with plan.here():
+            self.tensor = tensor_card(plan)
             self.g = cupy.zeros(P, real)  # (P,)
             self.state = cupy.zeros((optimizer.states, P), real)  # (S, P)
             self.totals = cupy.zeros(3, np.float64)
@@ -134,11 +145,18 @@ class CupyLearner:
             self.session = None  # the old places go before the new ones come
             self.session = Session(rows, batch, steps, penalty, self.plan.precision.real)
         keys = [step_key(self.settings.seed, self.steps + t) for t in range(1, steps + 1)]
-        self.session.fill(rows, table, np.array(keys, np.uint64))
-        self.make_room(batch)
-        self.plan.refresh()
+        session = self.session
+        session.fill(rows, table, np.array(keys, np.uint64))
+        if self.tensor and isinstance(rows.X, cupy.ndarray) and rows.X.dtype == np.uint8 and batch <= self.plan.tile_rows:
+            if session.work is None:
+                session.work, session.packed = tensor.allocate(self.plan.sizes, batch, self.tensor), padded(rows.X)
+            tensor.halve(session.work, self.plan.parameters)
+        else:
+            session.work = None
+            self.make_room(batch)
+            self.plan.refresh()
         self.totals.fill(0)
-        return self.session
+        return session
 
     def make_room(self, batch: int) -> None:
         """Buffers for a step of `batch` rows, in tiles where they are too many."""
@@ -198,6 +216,10 @@ class CupyLearner:
         if session.penalty:
             cuda.squares(plan.parameters, self.ends, self.lengths, item, weights=True)
             cuda.add_penalty(self.lengths, numbers, n, self.totals, item)
+        if session.work is not None and not settings.clip:
+            self.tensor_parts(session, n)
+            tensor.update(session.work, self.rule.__name__, plan.parameters, self.state, numbers, n, self.totals)
+            return
         self.collect(session, rows, start, n, Dropout(plan.network.dropout, StepKey(session.now.key), 0))
         if settings.clip:
             cuda.squares(self.g, self.ends, self.lengths, item, weights=False)
@@ -206,10 +228,22 @@ class CupyLearner:
             self.rule.__name__, plan.parameters, self.g, self.state, plan.copy, numbers, self.ends, held, self.lengths,
             settings.clip,
         )  # fmt: skip
+        if session.work is not None:
+            tensor.halve(session.work, plan.parameters)
+
+    def tensor_parts(self, session: Session, n: int) -> None:
+        """Forward and back over the n rows of the step at hand; the gradient's parts stay with the kernels' buffers."""
+        index, weight = session.now.index[:n], session.now.weight[:n] if session.weighted else None
+        tensor.forward(session.work, session.packed, session.y, index, weight, n, self.plan.parameters)
+        tensor.weight_gradient(session.work, session.packed, index, n)
 
     def collect(self, session: Session, rows: Rows, start: int, n: int, drop: Dropout) -> None:
         """g (P,) of the n rows of the step at hand; adds [sum of losses, right answers] to the totals."""
         plan, now = self.plan, session.now
+        if session.work is not None:
+            self.tensor_parts(session, n)
+            tensor.gradient(session.work, self.g, n, self.totals)
+            return
         fused = self.fused and not session.weighted
         where = self.places[fused]
         C = len(where) + 2
@@ -249,10 +283,28 @@ class CupyLearner:
         plan.products.multiply(True, False, values, z1, self.dW[0], alpha * plan.ops.share, float(add))  # (I, N)(N, H)
 
 
-def middle_takes(network: Network, real: np.dtype) -> bool:
-    """Whether the kernel `middle` can stand for what lies between the first product and the last."""
-    plain = len(network.sizes) == 3 and network.activation in ("relu", ("relu",)) and network.loss == "cross_entropy"
-    return plain and not any(network.numbers) and not network.dropout and cuda.middle_fits(*network.sizes[1:], real)
+def plain(network: Network) -> bool:
+    """Whether it is one hidden layer of ReLU and a softmax, with nothing beside: what fused kernels take."""
+    relu = len(network.sizes) == 3 and network.activation in ("relu", ("relu",))
+    return relu and network.loss == "cross_entropy" and not any(network.numbers) and not network.dropout
+
+
+def tensor_card(plan: CupyPlan) -> tensor.Card | None:
+    """The card at hand, where the tensor-core kernels can take the network at this precision."""
+    if plan.precision != PRECISIONS["float16"] or not plain(plan.network):
+        return None
+    card = tensor.card()
+    return None if tensor.unsupported(plan.sizes, card) else card
+
+
+def padded(X: Array) -> Array:
+    """X (M, I) uint8 with rows of a multiple of 16 bytes: itself where they are, else a copy with zeros behind."""
+    width = tensor.row_bytes(X.shape[1])
+    if X.shape[1] == width:
+        return X
+    wide = cupy.zeros((len(X), width), np.uint8)
+    wide[:, : X.shape[1]] = X
+    return wide
 
 
 def sum_places(sizes: tuple[int, ...], fused: bool) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,6 +17,7 @@ from fastmlp.backends.base import HostBackend, Ops, Rows, Totals
 from fastmlp.backends.compiled_update import L2, LINE
 from fastmlp.backends.numpy import PIXEL, Index
 from fastmlp.backends.plan import epoch_totals, means
+from fastmlp.backends.threads import ENDING, check_ending, cores
 from fastmlp.dropout import NONE, step_key
 from fastmlp.kernels.cpu import fused, sparse
 from fastmlp.kernels.cpu import ops as kernels
@@ -142,11 +142,6 @@ def on_lines(rows: int, n: int, dtype: np.dtype) -> np.ndarray:
     return room[start : start + rows * n].reshape(rows, n)
 
 
-def cores() -> int:
-    """CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def team_threads(asked: int | None) -> int:
     """Threads of a team: as many as asked for, but one a core at most, since they wait for each other."""
     return min(asked or cores(), cores())
@@ -157,8 +152,13 @@ def run_team(threads: int, flop: float, work: Callable[[int, int], None]) -> Non
 
     The calling thread only waits, so that Ctrl-C reaches it, unless the work is brief: then it is one of the team. On
     Ctrl-C it asks the team to stop, waits until all have left, and raises. A thread that raises stops the others, and
-    its error is raised here.
+    its error is raised here. A caller that Ctrl-C does not reach, but `ENDING`, works alone where one thread is to.
     """
+    ending = ENDING.get()
+    if threads == 1 and ending is not None:
+        work(0, ending.ctypes.data)
+        check_ending()
+        return
     team, brief = new_team(), flop < BRIEF * threads
     if threads == 1 and brief:
         work(0, team.ctypes.data)
@@ -368,7 +368,7 @@ class NumbaLearner:
         return panel
 
     def columns(self, panel: compiled.Panel) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """A panel's columns of W[0] and b[0], and of each of their states, in the whole and in the panel.
+        """A panel's columns of W[0] and b[0], and of their states: as they lie in the whole, and the panel's own.
 
         Both (I + 1, last - first).
         """

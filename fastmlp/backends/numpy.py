@@ -169,6 +169,18 @@ def threadpools() -> Any:
     return ThreadpoolController().select(user_api="blas")
 
 
+def narrow_kernels() -> str | None:
+    """What to do where OpenBLAS computes in narrower vectors than the CPU has; None where it does not."""
+    wide = {"SkylakeX", "Cooperlake", "SapphireRapids"}  # OpenBLAS's kernels of 512 bits
+    kernels = {pool["architecture"] for pool in threadpools().info() if pool["internal_api"] == "openblas"}
+    if "X86_V4" not in np.show_config(mode="dicts")["SIMD Extensions"]["found"] or not kernels - wide:
+        return None
+    return (
+        f"NumPy's OpenBLAS runs its {', '.join(sorted(kernels - wide))} kernels of 256 bits, and this CPU has AVX-512: "
+        "set OPENBLAS_CORETYPE=SkylakeX before Python starts, and compare with `fastmlp bench`"
+    )
+
+
 class NumpyBackend(HostBackend):
     """NumPy and its BLAS."""
 
@@ -195,8 +207,9 @@ class NumpyBackend(HostBackend):
         """The BLAS that multiplies, its threads, and NumPy's version."""
         blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
         pools = threadpools().info()
+        kernels = {pool["architecture"] for pool in pools if "architecture" in pool}
         return {
-            "blas": f"{blas['name']} {blas['version']}",
+            "blas": ", ".join([f"{blas['name']} {blas['version']}", *(f"{name} kernels" for name in sorted(kernels))]),
             "threads": threads or max((pool["num_threads"] for pool in pools), default=None),
             "versions": {"numpy": np.__version__},
         }

@@ -30,7 +30,8 @@ BLOCK_OF_A = 2**19  # bytes of A that stay in the L2 cache while the panels of B
 LEAST_ROWS = 112  # of A at a time: a copy of a panel of B must pay
 WAY = 4096  # bytes after which addresses fall into the same set of an L1 cache
 LINE = 64  # bytes of a cache line
-PACKED_ROWS = 28  # rows of A from which on a copy of a panel of B pays
+NARROW_ROWS = 4  # of A at a time that do not push each other out of the L1 cache, however they lie
+PACKED_ROWS = 56  # rows of A from which on a copy of a panel of B pays
 FAR = 1024  # bytes from row to row of B from which on it does
 FINISHES = (PLAIN, RELU, MASK, LISTED, LISTED_RELU)
 ARGUMENTS = 14
@@ -141,9 +142,13 @@ def product(real, finish):
     size, row, width = BYTES[real], DEPTH * BYTES[real] + LINE, panel_bytes()
 
     def multiply(a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K):
+        collide = a_step == size and a_row % WAY == 0
+        narrow = N * size <= LINE
         most = max(LEAST_ROWS, BLOCK_OF_A // (max(K, 1) * size) // LEAST_ROWS * LEAST_ROWS)
-        collide = K <= DEPTH and a_step == size and a_row % WAY == 0 and N * size > LINE
-        far = K <= DEPTH and M >= PACKED_ROWS and b_row >= FAR
+        if collide and narrow:  # a copy of A would take as long as the product
+            most, collide = NARROW_ROWS, False
+        collide = collide and K <= DEPTH
+        far = K <= DEPTH and M >= PACKED_ROWS and b_row >= FAR and not narrow
         room = reserve(far * DEPTH * width + collide * min(M, most) * row) if far or collide else 0
         columns = width // size if far and room else max(N, 1)
         copy = room + far * DEPTH * width

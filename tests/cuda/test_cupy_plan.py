@@ -53,12 +53,14 @@ class PlanTests:
         )  # fmt: skip
 
     def run(self, backend, network, precision, X, y, *, batch=64, epochs=2, weight=None, rule="momentum", rate=0.2,
-            l2=None, settings=None, index=True):  # fmt: skip
+            l2=None, settings=None, index=True, tensor=True):  # fmt: skip
         """Epochs in an order of their own each: [totals of each], parameters, [loss, accuracy], logits."""
         real = REAL.get(precision, np.float32)
         start = self.start(network, precision)
         plan = backend.plan(network, start, None, *([precision] if backend is self.backend else []))
         learner = plan.learner(find(rule), settings or Settings(seed=4))
+        if not tensor and backend is self.backend:
+            learner.tensor = None
         random, n = np.random.default_rng(6), len(y)
         steps, totals = -(-n // batch), []
         rows = self.rows(X, y, None, weight, real, backend)
@@ -114,6 +116,23 @@ class PlanTests:
     @pytest.mark.parametrize("sizes", [SIZES, DEEP], ids=str)
     def test_batches_are_those_of_the_numpy_backend(self, sizes, kind, precision):
         self.agree(Network(sizes), precision, *data(kind))
+
+    @pytest.mark.parametrize("options", [
+        {"rule": "adam", "rate": 0.01}, {"l2": 0.01}, {"settings": Settings(clip=0.05)}, {"batch": 200}, {"weight": 1},
+    ], ids=str)  # fmt: skip
+    def test_tensor_cores_take_small_nets_of_pixels(self, options):
+        if "weight" in options:
+            options["weight"] = np.random.default_rng(9).random(200)
+        learner = self.agree(Network(SIZES), "float16", *data(), **options)
+        if learner.tensor:
+            assert learner.session.work is not None
+        assert self.agree(Network(SIZES), "float16", *data(), tensor=False, **options).session.work is None
+        X, y = data()
+        rows = self.rows(X, y)
+        loss, g = learner.gradient(rows)
+        learner.tensor = None
+        assert loss == pytest.approx(learner.gradient(rows)[0], rel=1e-3)
+        np.testing.assert_allclose(g, learner.gradient(rows)[1], atol=1e-2 * np.abs(g).max())
 
     @pytest.mark.parametrize("rule", OPTIMIZERS)
     def test_every_rule(self, rule):
@@ -174,7 +193,7 @@ class PlanTests:
         assert len(calls) == 2
 
     @pytest.mark.parametrize("precision", ["float32", "float16"])
-    @pytest.mark.parametrize("network", [Network(SIZES), Network(DEEP, dropout=0.2)], ids=["middle", "layers"])
+    @pytest.mark.parametrize("network", [Network(SIZES), Network(DEEP, dropout=0.2)], ids=["small", "deep"])
     def test_graphs_give_the_bits_of_launches_one_by_one(self, network, precision, monkeypatch):
         from fastmlp.backends import cupy_learner
 
