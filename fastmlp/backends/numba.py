@@ -335,6 +335,8 @@ class NumbaLearner:
         skip = plan.skips(rows.X)
         if in_tiles:
             tiles = plan.tiles(skip)
+            if not share:  # nothing is left out now, where the network has room for what stays
+                tiles = [tile._replace(h=tile.a) for tile in tiles]
 
             def work(thread: int, team: int) -> None:
                 task = plan.task(rows, threads, team, rows.index, totals, share, key)
