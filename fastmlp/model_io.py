@@ -46,7 +46,12 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
 
 
 def load(
-    path: str | os.PathLike[str], *, backend: str = "auto", threads: int | None = None, strict: bool = False
+    path: str | os.PathLike[str],
+    *,
+    backend: str = "auto",
+    threads: int | None = None,
+    strict: bool = False,
+    device: int = 0,
 ) -> Model:
     """Read a model that `Model.save` wrote.
 
@@ -54,7 +59,7 @@ def load(
     ----------
     path
         The file.
-    backend, strict
+    backend, strict, device
         Where it shall run, as in `fastmlp.train`. The same backend as in training predicts the same bits.
     threads
         CPU threads at most; None leaves the library's own choice.
@@ -82,7 +87,7 @@ def load(
         raise ModelFileError(
             f"{path}: the header and the tensors do not fit each other ({error}); save it anew"
         ) from error
-    chosen = select(backend, strict=strict)
+    chosen = select(backend, strict=strict, device=device)
     return Model(chosen.backend, Network(tuple(sizes)), parameters, classes, inputs, history, report, threads)
 
 

@@ -42,6 +42,7 @@ class Options:
     threads: int | None = None
     strict: bool = False
     callbacks: Sequence[Callback] = ()
+    device: int = 0
 
     def __post_init__(self) -> None:
         rate = self.rate
@@ -77,6 +78,7 @@ class Options:
                 "a sequence of functions",
             ),
             ("threads", self.threads, threads_possible(self.threads), "a whole number from 1, or None"),
+            ("device", self.device, whole(self.device, 0), "a whole number from 0"),
         ):
             if not good:
                 raise OptionError(f"{name}: expected {expected}; got {value!r}")

@@ -39,6 +39,7 @@ def train(
     scale: str | None = None,
     seed: int = 0,
     threads: int | None = None,
+    device: int = 0,
     strict: bool = False,
     progress: bool | None = None,
     callbacks: Sequence[Callback] = (),
@@ -48,7 +49,8 @@ def train(
     Parameters
     ----------
     X
-        (N, I) rows: uint8 pixels, which stay uint8 and mean pixels / 255, or numbers. None trains on the built-in
+        (N, I) rows: uint8 pixels, which stay uint8 and mean pixels / 255, or numbers. The cupy backend takes rows that
+        lie on its GPU already, in CuPy's arrays or any with DLPack, in place. None trains on the built-in
         digits, 42,000 rows with 12,000 for validation.
     y
         (N,) class labels, integers or text, or (N, O) one-hot rows.
@@ -71,14 +73,16 @@ def train(
     beta
         Decay of the averaged gradient, in [0, 1).
     precision
-        "float32", "float64", or "bfloat16": products of operands rounded to bfloat16, with sums, parameters and
-        updates in float32, on a CPU with AVX-512 BF16 (numba).
+        "float32", "float64", or the operands of products rounded to fewer bits, with sums, parameters and updates in
+        float32: "bfloat16" on a CPU with AVX-512 BF16 (numba); "tf32", "float16" or "bfloat16" on a GPU (cupy).
     scale
         "standard" standardises each column of floating-point rows; the model keeps the scaling and takes raw rows.
     seed
         Of the start weights, the shuffles and the split. The same seed, backend and threads give the same bits.
     threads
         CPU threads at most; None leaves the library's own choice.
+    device
+        Number of the GPU that the cupy backend computes on; other backends have none.
     strict
         Raise where `backend` cannot run here, instead of falling back.
     progress
@@ -118,10 +122,10 @@ def train(
     """
     options = Options(
         validation, hidden, backend, epochs, batch_size, optimizer, learning_rate, beta, precision, scale, seed,
-        threads, strict, callbacks,
+        threads, strict, callbacks, device,
     )  # fmt: skip
     source = Source(X, y)
-    compute, reason = select(backend, strict=strict)
+    compute, reason = select(backend, strict=strict, device=device)
     training = set_up(source, options, compute, reason)
     with compute.limit_threads(threads), live_table(training.epochs, progress) as show:
         run(training, (lambda model: show(model.history), *callbacks))
@@ -193,6 +197,7 @@ def run(training: Training, callbacks: Sequence[Callback]) -> None:
             )
         model.history.append(epoch.train[:2], epoch.validation, epoch.seconds)
         report.epochs += 1
+        report.launches = getattr(model.learner, "launches", None)
 
     report.stopped = run_epochs(
         model.learner, batch_size, epochs, next_work,

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
+from fastmlp.device_arrays import refuse_on_cpu
+
 if TYPE_CHECKING:
     from fastmlp.network import Network
     from fastmlp.optimizers import Optimizer, Settings
@@ -42,11 +44,11 @@ class Ops(NamedTuple):
     itself."""
 
     softmax_cross_entropy: Callable[..., None]
-    """softmax_cross_entropy(z, y, scale, dz, totals, weight, numbers). dz = (softmax(z) - onehot(y)) * scale; totals += [sum over rows of logsumexp(z) - z[y], rows whose first largest z is at y]. z (N, O), y (N,) int32
-    -> dz (N, O), totals (2,) or more. dz may be z itself. With numbers = (smoothing, gamma, ceiling) the
-    target is (1 - smoothing) onehot(y) + smoothing / O, or the loss focal, -(1 - p[y])^gamma log p[y] (Lin et al.,
-    2017), or what is added to totals at most `ceiling` a row; two of the three are 0. weight (N,) multiplies a row's
-    loss and dz."""
+    """softmax_cross_entropy(z, y, scale, dz, totals, weight, numbers). dz = (softmax(z) - onehot(y)) * scale;
+    totals += [sum over rows of logsumexp(z) - z[y], rows whose first largest z is at y]. z (N, O), y (N,) int32 ->
+    dz (N, O), totals (2,) or more. dz may be z itself. With numbers = (smoothing, gamma, ceiling) the target is
+    (1 - smoothing) onehot(y) + smoothing / O, or the loss focal, -(1 - p[y])^gamma log p[y] (Lin et al., 2017), or
+    what a row adds to totals at most `ceiling`; two of the three are 0. weight (N,) multiplies a row's loss and dz."""
 
     elementwise_loss: Callable[..., None]
     """elementwise_loss(kind, z, y, scale, dz, totals, weight, numbers). dz = dloss/dz * scale; totals += [sum of
@@ -162,9 +164,7 @@ class Backend(ABC):
         """Rows to take through a net of layer `sizes` at a time: as many as pay, few enough for the caches."""
 
     @abstractmethod
-    def plan(
-        self, network: Network, parameters: np.ndarray, threads: int | None, precision: str | None = None
-    ) -> Plan:
+    def plan(self, network: Network, parameters: np.ndarray, threads: int | None, precision: str | None = None) -> Plan:
         """A network on at most `threads` CPU threads.
 
         `parameters` (P,), as `fastmlp.network.layer_views` lays them out, are the start and set the floating type;
@@ -184,7 +184,8 @@ class HostBackend(Backend):
     """A backend that computes in NumPy's own arrays."""
 
     def asarray(self, host: np.ndarray) -> np.ndarray:
-        """`host` itself."""
+        """`host` itself. Raises DataError if it lies on a GPU."""
+        refuse_on_cpu(host, self.name)
         return host
 
     def to_host(self, array: np.ndarray) -> np.ndarray:

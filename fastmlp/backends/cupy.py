@@ -28,6 +28,10 @@ class CupyBackend(Backend):
         with cupy.cuda.Device(device) as card:
             capability = int(card.compute_capability)  # 90 for 9.0
         self.precisions = tuple(name for name, facts in PRECISIONS.items() if facts.capability <= capability)
+        self.refusals = {
+            name: f"it needs compute capability {facts.capability / 10}, this card has {capability / 10}"
+            for name, facts in PRECISIONS.items() if facts.capability > capability
+        }  # fmt: skip
         self.probe()
 
     def probe(self) -> None:
@@ -86,7 +90,7 @@ class CupyBackend(Backend):
         runtime = cupy.cuda.runtime.runtimeGetVersion()  # 12010 for 12.1
         return {
             "device": f"{card['name'].decode()}, {card['totalGlobalMem'] / 2**30:.0f} GiB, "
-            f"compute capability {card['major']}.{card['minor']}",
+            f"compute capability {card['major']}.{card['minor']}" + (f", device {self.device}" if self.device else ""),
             "blas": f"cuBLAS {blas // 10000}.{blas // 100 % 100}.{blas % 100}",
             "threads": None,
             "versions": {

@@ -7,7 +7,9 @@ first kernel of each step. Nothing crosses to the host until the epoch's totals 
 
 from __future__ import annotations
 
+import warnings
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import cupy
@@ -15,52 +17,22 @@ import numpy as np
 
 from fastmlp import dropout
 from fastmlp.backends.base import Array, Rows, Totals
+from fastmlp.backends.cupy_data import with_room
 from fastmlp.backends.cupy_ops import Pixels, StepKey, scaled
+from fastmlp.backends.cupy_session import Session, padded
 from fastmlp.backends.plan import epoch_totals
 from fastmlp.dropout import Dropout, step_key
 from fastmlp.kernels import cuda
-from fastmlp.network import Network, layer_views, loss_and_gradients
+from fastmlp.kernels.cuda import tensor
+from fastmlp.kernels.cuda.products import PRECISIONS
+from fastmlp.network import Network, layer_views, loss_and_gradients, parameter_count
 from fastmlp.optimizers import Optimizer, Settings, step_scalars
 
 if TYPE_CHECKING:
     from fastmlp.backends.cupy_plan import CupyPlan, Tile
 
+FEWEST_ROWS = 256  # that a tile is cut to where memory is short
 GRAPH_STEPS = 32  # in one graph: enough that launching it costs little, few enough to capture in no time
-
-
-class Session:
-    """What the epochs over the same rows share: places that stay, and the graphs that know their addresses."""
-
-    def __init__(self, rows: Rows, batch: int, steps: int, penalty: bool, real: np.dtype):
-        self.X, self.y, self.n, self.weighted, self.penalty = rows.X, rows.y, len(rows), rows.weight is not None, penalty
-        self.epoch = cuda.Epoch(
-            cupy.empty(self.n, np.int32), cupy.empty(self.n, real) if self.weighted else None,
-            cupy.empty((steps, cuda.NUMBERS), real), cupy.empty(steps, np.uint64), cupy.empty(1, np.int32), batch,
-        )  # fmt: skip
-        most = min(batch, self.n)
-        self.now = cuda.Now(
-            cupy.empty(most, np.int32), cupy.empty(most, real), cupy.empty(cuda.NUMBERS, real), cupy.empty(1, np.uint64)
-        )
-        self.graphs: dict[tuple[int, int], Any] = {}  # by rows of a step and number of steps
-        self.warm: set[int] = set()  # rows of a step that ran already, so that everything is compiled
-        self.whole: tuple[np.ndarray | None, ...] = ()  # (index,) of all rows, where they stand in the tile as they are
-
-    def fits(self, rows: Rows, batch: int, steps: int, penalty: bool) -> bool:
-        """Whether an epoch over `rows` may use these places and graphs."""
-        same = rows.X is self.X and rows.y is self.y and (rows.weight is not None) == self.weighted
-        return same and (len(rows), batch, steps, penalty) == (
-            self.n, self.epoch.batch, len(self.epoch.table), self.penalty
-        )  # fmt: skip
-
-    def fill(self, rows: Rows, table: np.ndarray, keys: np.ndarray) -> None:
-        """Upload what an epoch takes: the order of its rows, the numbers (steps, 8) and the key of each step."""
-        order = np.arange(self.n) if rows.index is None else rows.index  # (V,)
-        self.epoch.order.set(order.astype(np.int32))
-        self.epoch.table.set(table)
-        self.epoch.keys.set(keys)
-        self.epoch.step.fill(0)
-        if self.epoch.weights is not None:
-            self.epoch.weights[:] = rows.weight
 
 
 class CupyLearner:
@@ -74,14 +46,21 @@ class CupyLearner:
         The optimizer's, on the GPU.
     launches : str
         How the kernels of the last epoch were launched; why, where it was one by one.
+    tensor : tensor.Card or None
+        The card, where the tensor-core kernels can take this network; None leaves them out.
+    fused : bool
+        Whether one kernel does what lies between the first product and the last.
+    refusal : str
+        Why launches are not captured as graphs; empty where they may be.
     """
 
     def __init__(self, plan: CupyPlan, optimizer: Optimizer, settings: Settings):
         self.plan, self.rule, self.settings, self.steps = plan, optimizer.rule, settings, 0
         self.launches, self.refusal = "", plan.products.refusal
         real, P = plan.precision.real, len(plan.parameters)
-        self.fused = middle_takes(plan.network, real)
+        self.fused = plain(plan.network) and cuda.middle_fits(*plan.sizes[1:], real)
         with plan.here():
+            self.tensor = tensor_card(plan)
             self.g = cupy.zeros(P, real)  # (P,)
             self.state = cupy.zeros((optimizer.states, P), real)  # (S, P)
             self.totals = cupy.zeros(3, np.float64)
@@ -90,7 +69,7 @@ class CupyLearner:
             self.ends = cupy.asarray(np.cumsum(counts, dtype=np.int64))  # (2 L,)
             self.places = {fused: cupy.asarray(sum_places(plan.sizes, fused)) for fused in {False, self.fused}}
         self.dW, self.db = layer_views(self.g, plan.sizes)
-        self.tile: Tile | None = None
+        self.tile: Any = None  # Tile, made for the first step
         self.parts: Array = None  # (T, C) real, made with the tile
         self.session: Session | None = None
 
@@ -134,21 +113,48 @@ class CupyLearner:
             self.session = None  # the old places go before the new ones come
             self.session = Session(rows, batch, steps, penalty, self.plan.precision.real)
         keys = [step_key(self.settings.seed, self.steps + t) for t in range(1, steps + 1)]
-        self.session.fill(rows, table, np.array(keys, np.uint64))
-        self.make_room(batch)
-        self.plan.refresh()
+        session = self.session
+        session.fill(rows, table, np.array(keys, np.uint64))
+        if (
+            self.tensor
+            and isinstance(rows.X, cupy.ndarray)
+            and rows.X.dtype == np.uint8
+            and batch <= self.plan.tile_rows
+        ):
+            if session.work is None:
+                session.work, session.packed = tensor.allocate(self.plan.sizes, batch, self.tensor), padded(rows.X)
+            tensor.halve(session.work, self.plan.parameters)
+        else:
+            session.work = None
+            self.make_room(batch)
+            self.plan.refresh()
         self.totals.fill(0)
-        return self.session
+        return session
 
     def make_room(self, batch: int) -> None:
         """Buffers for a step of `batch` rows, in tiles where they are too many."""
-        spans = list(self.plan.spans(batch, batch))
-        slots, columns = sum(cuda.slots(last - first) for first, last in spans), max(map(len, self.places.values())) + 2
-        if self.parts is None or self.parts.size < slots * columns:
-            self.parts = cupy.empty(slots * columns, self.plan.precision.real)
-        if self.tile is None or len(self.tile.x) < spans[0][1]:
-            self.tile = None
-            self.tile = self.plan.make_tile(spans[0][1])
+        plan, columns = self.plan, max(map(len, self.places.values())) + 2
+        tried = plan.tile_rows
+        while True:
+            spans = list(plan.spans(batch, batch))
+            most, size = spans[0][1], columns * sum(cuda.slots(last - first) for first, last in spans)
+            try:
+                if self.parts is None or self.parts.size < size:
+                    self.parts = cupy.empty(size, plan.precision.real)
+                if self.tile is None or len(self.tile.x) < most:
+                    self.tile = None  # the old buffers go before the new ones come
+                    self.tile = with_room(partial(plan.make_tile, most))
+                break
+            except cupy.cuda.memory.OutOfMemoryError:
+                if most <= FEWEST_ROWS:
+                    raise
+            plan.tile_rows = max(FEWEST_ROWS, most // 2)
+        if plan.tile_rows < tried:
+            warnings.warn(
+                f"the GPU has no room for {batch:,} rows on their way at once: they pass in tiles of "
+                f"{plan.tile_rows:,} rows, which is slower",
+                stacklevel=2,
+            )
 
     def repeat(self, session: Session, rows: Rows, n: int, times: int) -> None:
         """The first `times` steps of an epoch, n rows each."""
@@ -198,6 +204,10 @@ class CupyLearner:
         if session.penalty:
             cuda.squares(plan.parameters, self.ends, self.lengths, item, weights=True)
             cuda.add_penalty(self.lengths, numbers, n, self.totals, item)
+        if session.work is not None and not settings.clip:
+            self.tensor_parts(session, n)
+            tensor.update(session.work, self.rule.__name__, plan.parameters, self.state, numbers, n, self.totals)
+            return
         self.collect(session, rows, start, n, Dropout(plan.network.dropout, StepKey(session.now.key), 0))
         if settings.clip:
             cuda.squares(self.g, self.ends, self.lengths, item, weights=False)
@@ -206,10 +216,22 @@ class CupyLearner:
             self.rule.__name__, plan.parameters, self.g, self.state, plan.copy, numbers, self.ends, held, self.lengths,
             settings.clip,
         )  # fmt: skip
+        if session.work is not None:
+            tensor.halve(session.work, plan.parameters)
+
+    def tensor_parts(self, session: Session, n: int) -> None:
+        """Forward and back over the n rows of the step at hand; the gradient's parts stay with the kernels' buffers."""
+        index, weight = session.now.index[:n], session.now.weight[:n] if session.weighted else None
+        tensor.forward(session.work, session.packed, session.y, index, weight, n, self.plan.parameters)
+        tensor.weight_gradient(session.work, session.packed, index, n)
 
     def collect(self, session: Session, rows: Rows, start: int, n: int, drop: Dropout) -> None:
         """g (P,) of the n rows of the step at hand; adds [sum of losses, right answers] to the totals."""
         plan, now = self.plan, session.now
+        if session.work is not None:
+            self.tensor_parts(session, n)
+            tensor.gradient(session.work, self.g, n, self.totals)
+            return
         fused = self.fused and not session.weighted
         where = self.places[fused]
         C = len(where) + 2
@@ -249,15 +271,23 @@ class CupyLearner:
         plan.products.multiply(True, False, values, z1, self.dW[0], alpha * plan.ops.share, float(add))  # (I, N)(N, H)
 
 
-def middle_takes(network: Network, real: np.dtype) -> bool:
-    """Whether the kernel `middle` can stand for what lies between the first product and the last."""
-    plain = len(network.sizes) == 3 and network.activation in ("relu", ("relu",)) and network.loss == "cross_entropy"
-    return plain and not any(network.numbers) and not network.dropout and cuda.middle_fits(*network.sizes[1:], real)
+def plain(network: Network) -> bool:
+    """Whether it is one hidden layer of ReLU and a softmax, with nothing beside: what fused kernels take."""
+    relu = len(network.sizes) == 3 and network.activation in ("relu", ("relu",))
+    return relu and network.loss == "cross_entropy" and not any(network.numbers) and not network.dropout
+
+
+def tensor_card(plan: CupyPlan) -> tensor.Card | None:
+    """The card at hand, where the tensor-core kernels can take the network at this precision."""
+    if plan.precision != PRECISIONS["float16"] or not plain(plan.network):
+        return None
+    card = tensor.card()
+    return None if tensor.unsupported(plan.sizes, card) else card
 
 
 def sum_places(sizes: tuple[int, ...], fused: bool) -> np.ndarray:
-    """Where each column of the partial sums belongs in the gradient (C - 2,): biases by layer, or as `middle` has them."""
-    places = np.arange(sum((fan_in + 1) * fan_out for fan_in, fan_out in zip(sizes, sizes[1:], strict=False)))
+    """Where each partial sum belongs in the gradient (C - 2,): biases by layer, or as `middle` has them."""
+    places = np.arange(parameter_count(sizes))
     W, b = layer_views(places, sizes)
     parts = [W[1].ravel(), b[1], b[0]] if fused else b
     return np.concatenate(parts).astype(np.int32)

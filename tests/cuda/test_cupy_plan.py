@@ -53,12 +53,14 @@ class PlanTests:
         )  # fmt: skip
 
     def run(self, backend, network, precision, X, y, *, batch=64, epochs=2, weight=None, rule="momentum", rate=0.2,
-            l2=None, settings=None, index=True):  # fmt: skip
+            l2=None, settings=None, index=True, tensor=True):  # fmt: skip
         """Epochs in an order of their own each: [totals of each], parameters, [loss, accuracy], logits."""
         real = REAL.get(precision, np.float32)
         start = self.start(network, precision)
         plan = backend.plan(network, start, None, *([precision] if backend is self.backend else []))
         learner = plan.learner(find(rule), settings or Settings(seed=4))
+        if not tensor and backend is self.backend:
+            learner.tensor = None
         random, n = np.random.default_rng(6), len(y)
         steps, totals = -(-n // batch), []
         rows = self.rows(X, y, None, weight, real, backend)
@@ -74,7 +76,10 @@ class PlanTests:
     def agree(self, network, precision, X, y, **options):
         """Both backends do the same."""
         reference = "float64" if precision == "float64" else "float32"
-        want, got = self.run(HOST, network, reference, X, y, **options), self.run(self.backend, network, precision, X, y, **options)
+        want, got = (
+            self.run(HOST, network, reference, X, y, **options),
+            self.run(self.backend, network, precision, X, y, **options),
+        )
         for a, b in zip(got[:4], want[:4], strict=True):
             if precision in LOW:
                 np.testing.assert_allclose(a, b, rtol=0, atol=LOW[precision] * np.abs(b).max())
@@ -90,7 +95,9 @@ class PlanTests:
         plan = self.plan(network, precision)
         learner, rows = plan.learner(find("momentum"), Settings()), self.rows(X, y, real=real)
         got = [learner.epoch(rows, len(y), np.array([0.3])) for _ in range(8)]
-        curve, hits, W, b = oracle.train(X.astype(real), y, *layer_views(self.start(network, precision), sizes), steps=8, rate=0.3)
+        curve, hits, W, b = oracle.train(
+            X.astype(real), y, *layer_views(self.start(network, precision), sizes), steps=8, rate=0.3
+        )
         assert_close([totals.loss for totals in got], curve, real, "run")
         assert_close([totals.accuracy for totals in got], hits, real, "run")
         for array, want in zip((*plan.W, *plan.b), (*W, *b), strict=True):
@@ -115,19 +122,39 @@ class PlanTests:
     def test_batches_are_those_of_the_numpy_backend(self, sizes, kind, precision):
         self.agree(Network(sizes), precision, *data(kind))
 
+    @pytest.mark.parametrize("options", [
+        {"rule": "adam", "rate": 0.01}, {"l2": 0.01}, {"settings": Settings(clip=0.05)}, {"batch": 200}, {"weight": 1},
+    ], ids=str)  # fmt: skip
+    def test_tensor_cores_take_small_nets_of_pixels(self, options):
+        if "weight" in options:
+            options["weight"] = np.random.default_rng(9).random(200)
+        learner = self.agree(Network(SIZES), "float16", *data(), **options)
+        if learner.tensor:
+            assert learner.session.work is not None
+        assert self.agree(Network(SIZES), "float16", *data(), tensor=False, **options).session.work is None
+        X, y = data()
+        rows = self.rows(X, y)
+        loss, g = learner.gradient(rows)
+        learner.tensor = None
+        assert loss == pytest.approx(learner.gradient(rows)[0], rel=1e-3)
+        np.testing.assert_allclose(g, learner.gradient(rows)[1], atol=1e-2 * np.abs(g).max())
+
     @pytest.mark.parametrize("rule", OPTIMIZERS)
     def test_every_rule(self, rule):
         rate, decay = 0.02, 0.1 if rule == "adamw" else 0.0
         self.agree(Network(SIZES), "float64", *data(), rule=rule, rate=rate, settings=Settings(weight_decay=decay))
 
     @pytest.mark.parametrize("options", [
-        {"l2": 0.01}, {"settings": Settings(clip=0.05)}, {"l2": 0.02, "settings": Settings(clip=0.05), "rule": "adam", "rate": 0.01},
-        {"index": False}, {"index": False, "batch": 200}, {"batch": 200, "epochs": 3}, {"batch": 1000}, {"batch": 3, "epochs": 1},
+        {"l2": 0.01}, {"settings": Settings(clip=0.05)}, {"index": False}, {"index": False, "batch": 200},
+        {"l2": 0.02, "settings": Settings(clip=0.05), "rule": "adam", "rate": 0.01}, {"batch": 200, "epochs": 3},
+        {"batch": 1000}, {"batch": 3, "epochs": 1},
     ], ids=str)  # fmt: skip
     def test_penalty_clipping_order_and_size_of_batches(self, options):
         self.agree(Network(SIZES), "float64", *data(), **options)
 
-    @pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "leaky_relu", "elu", "gelu", "silu", ("relu", "gelu")])
+    @pytest.mark.parametrize(
+        "activation", ["identity", "logistic", "tanh", "leaky_relu", "elu", "gelu", "silu", ("relu", "gelu")]
+    )
     def test_every_activation(self, activation):
         self.agree(Network(DEEP, activation), "float64", *data("real"), epochs=1)
 
@@ -174,7 +201,7 @@ class PlanTests:
         assert len(calls) == 2
 
     @pytest.mark.parametrize("precision", ["float32", "float16"])
-    @pytest.mark.parametrize("network", [Network(SIZES), Network(DEEP, dropout=0.2)], ids=["middle", "layers"])
+    @pytest.mark.parametrize("network", [Network(SIZES), Network(DEEP, dropout=0.2)], ids=["small", "deep"])
     def test_graphs_give_the_bits_of_launches_one_by_one(self, network, precision, monkeypatch):
         from fastmlp.backends import cupy_learner
 
@@ -275,11 +302,14 @@ class TestEmulated(PlanTests):
 
         monkeypatch.setattr(cupy_data, "SMALL", 0)
         monkeypatch.setattr(cupy_data, "BLOCK", 1000)
-        for array in (np.random.default_rng(0).random((77, 13)), np.arange(5000, dtype=np.uint8).reshape(100, 50)[:, ::2]):
+        for array in (
+            np.random.default_rng(0).random((77, 13)),
+            np.arange(5000, dtype=np.uint8).reshape(100, 50)[:, ::2],
+        ):
             np.testing.assert_array_equal(self.backend.to_host(self.backend.asarray(array)), array)
 
     def test_rows_for_which_there_is_no_room_stay_on_the_host(self, monkeypatch):
-        X, y = np.zeros((2000, 1000), np.uint8), np.zeros(2000, np.int32)
+        X = np.zeros((2000, 1000), np.uint8)
         monkeypatch.setattr(fake_cupy, "memory_limit", fake_cupy.memory_used + 10**6)
         freed = fake_cupy.freed
         with pytest.warns(UserWarning, match=r"no room for 2 MB of rows .*: they stay in the host's memory"):
