@@ -133,7 +133,7 @@ def check_scaling(source: Source, options: Sequence[Options]) -> None:
     for place, option in enumerate(options):
         if option.scale is not None:
             with blamed(place):
-                scalings.setdefault(source.scaling(option)[1:], place)
+                scalings.setdefault(source.scaling(option), place)
     if len(scalings) > 1:
         first, other = list(scalings.values())[:2]
         raise OptionError(

@@ -10,6 +10,7 @@ import numpy as np
 
 from fastmlp.backends import select
 from fastmlp.backends.base import Backend, Learner, Rows
+from fastmlp.device_arrays import lies_on_gpu
 from fastmlp.history import History
 from fastmlp.inputs import Inputs
 from fastmlp.labels import encode_labels
@@ -167,6 +168,8 @@ class Model:
 
     def _logits(self, X: Any) -> np.ndarray:
         prepared = self.inputs.prepare(X, self.parameters.dtype)
+        if lies_on_gpu(prepared):
+            prepared = self.backend.asarray(prepared)
         with self._lock, self.backend.limit_threads(self.threads):
             self._upload()
             return self.plan.logits(prepared)
@@ -187,12 +190,12 @@ class Model:
             self.report,
             self.threads,
         )
-        return rebuild, (self.backend.name, parts)
+        return rebuild, (self.backend.name, parts, getattr(self.backend, "device", 0))
 
     def __repr__(self) -> str:
         return f"<fastmlp.Model {'-'.join(map(str, self.sizes))} on {self.backend.name}, {len(self.history)} epochs>"
 
 
-def rebuild(backend: str, parts: tuple[Any, ...]) -> Model:
+def rebuild(backend: str, parts: tuple[Any, ...], device: int = 0) -> Model:
     """A copy of a model, on the same backend where it is usable."""
-    return Model(select(backend).backend, *parts)
+    return Model(select(backend, device=device).backend, *parts)

@@ -49,7 +49,12 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
 
 
 def load(
-    path: str | os.PathLike[str], *, backend: str = "auto", threads: int | None = None, strict: bool = False
+    path: str | os.PathLike[str],
+    *,
+    backend: str = "auto",
+    threads: int | None = None,
+    strict: bool = False,
+    device: int = 0,
 ) -> Model:
     """Read a model that `Model.save` wrote.
 
@@ -57,7 +62,7 @@ def load(
     ----------
     path
         The file.
-    backend, strict
+    backend, strict, device
         Where it shall run, as in `fastmlp.train`. The same backend as in training predicts the same bits.
     threads
         CPU threads at most; None leaves the library's own choice.
@@ -86,13 +91,15 @@ def load(
         raise ModelFileError(
             f"{path}: the header and the tensors do not fit each other ({error}); save it anew"
         ) from error
-    chosen = select(backend, strict=strict)
+    chosen = select(backend, strict=strict, device=device)
     return Model(chosen.backend, network, parameters, classes, inputs, history, report, threads)
 
 
 def read_network(sizes: list[int], given: dict[str, Any]) -> Network:
     """The network of the header. Raises ValueError or TypeError if there is none such."""
-    parts: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in dict(given).items()}
+    parts: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in dict(given).items()
+    }
     network = Network(tuple(sizes), **parts)
     _ = network.kinds, network.loss_kind  # raise for what is not known
     numbers = (network.dropout, *network.numbers)

@@ -44,6 +44,7 @@ class Options:
     threads: int | None = None
     strict: bool = False
     callbacks: Sequence[Callback] = ()
+    device: int = 0
     activation: str | Sequence[str] = "relu"
     dropout: float = 0.0
     l2: float = 0.0
@@ -87,6 +88,7 @@ class Options:
                 "a sequence of functions",
             ),
             ("threads", self.threads, threads_possible(self.threads), "a whole number from 1, or None"),
+            ("device", self.device, whole(self.device, 0), "a whole number from 0"),
             ("dropout", self.dropout, share(self.dropout), "a number from 0 to below 1"),
             ("l2", self.l2, real(self.l2) and self.l2 >= 0, "a finite number from 0"),
             (
@@ -157,11 +159,6 @@ class Options:
         """The learning rate, the optimizer's own where none was given. Raises OptionError for an unknown optimizer."""
         rule = find(self.optimizer)
         return rule.learning_rate if self.learning_rate is None else self.learning_rate
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Type of the parameters."""
-        return np.dtype("float64" if self.precision == "float64" else "float32")
 
 
 def whole(value: Any, least: int) -> bool:

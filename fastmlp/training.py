@@ -40,6 +40,7 @@ def train(
     scale: str | None = None,
     seed: int = 0,
     threads: int | None = None,
+    device: int = 0,
     strict: bool = False,
     progress: bool | None = None,
     callbacks: Sequence[Callback] = (),
@@ -57,7 +58,8 @@ def train(
     Parameters
     ----------
     X
-        (N, I) rows: uint8 pixels, which stay uint8 and mean pixels / 255, or numbers. None trains on the built-in
+        (N, I) rows: uint8 pixels, which stay uint8 and mean pixels / 255, or numbers. The cupy backend takes rows that
+        lie on its GPU already, in CuPy's arrays or any with DLPack, in place. None trains on the built-in
         digits, 42,000 rows with 12,000 for validation.
     y
         (N,) class labels, integers or text, or (N, O) one-hot rows.
@@ -88,6 +90,8 @@ def train(
         Of the start weights, the shuffles and the split. The same seed, backend and threads give the same bits.
     threads
         CPU threads at most; None leaves the library's own choice.
+    device
+        Number of the GPU that the cupy backend computes on; other backends have none.
     strict
         Raise where `backend` cannot run here, instead of falling back.
     progress
@@ -148,10 +152,11 @@ def train(
     """
     options = Options(
         validation, hidden, backend, epochs, batch_size, optimizer, learning_rate, beta, precision, scale, seed,
-        threads, strict, callbacks, activation, dropout, l2, weight_decay, clip, schedule, warmup, label_smoothing,
+        threads, strict, callbacks, device, activation, dropout, l2, weight_decay, clip, schedule, warmup,
+        label_smoothing,
     )  # fmt: skip
     source = Source(X, y)
-    compute, reason = select(backend, strict=strict)
+    compute, reason = select(backend, strict=strict, device=device)
     training = set_up(source, options, compute, reason)
     with compute.limit_threads(threads), live_table(training.epochs, progress) as show:
         run(training, (lambda model: show(model.history), *callbacks))
@@ -174,8 +179,8 @@ class Training(NamedTuple):
 
 def set_up(source: Source, options: Options, compute: Backend, reason: str) -> Training:
     """A new model, and the rows to train it on. Raises DataError or OptionError."""
-    parameter_type(compute, options.precision)
-    rows, held_out = source.rows(options, compute)
+    dtype = parameter_type(compute, options.precision)
+    rows, held_out = source.rows(options, compute, dtype)
     n = len(rows)
     epochs = min(50, max(10, 100_000 // n)) if options.epochs is None else options.epochs
     batch_size = min(128, max(16, n // 100)) if options.batch_size is None else options.batch_size
@@ -193,7 +198,7 @@ def set_up(source: Source, options: Options, compute: Backend, reason: str) -> T
     )  # fmt: skip
     rng = np.random.default_rng(options.seed)
     network = options.network(source.X.shape[1], len(source.classes))
-    start, inputs = initialise(network.sizes, rng, options.dtype), source.inputs(options)
+    start, inputs = initialise(network.sizes, rng, dtype), source.inputs(options)
     model = Model(compute, network, start, source.classes, inputs, History(), report, options.threads)
     return Training(model, rows, held_out, epochs, batch, None if batch_size == "full" else rng)
 

@@ -13,8 +13,9 @@ from .product import DEPTH, FAR, LINE, multiply, multiply_listed, multiply_liste
 from .sparse import GROUP
 
 WHOLE = 2**62  # as many k as there are
-FEW = 28  # rows of A that read B but twice: it comes from far away, in few streams at a time
-SHALLOW = 16  # k at a time then
+# Where B comes from far away: for so many rows of A at least, how many k at a time. One block of rows reads B in as few
+# streams as the CPU follows; a few blocks share a copy of it, made from pieces of many columns.
+DEPTHS = ((112, DEPTH), (15, 128), (8, 16), (0, 8))
 
 
 def depth(like, M, N, row):
@@ -29,7 +30,11 @@ def _depth(like, M, N, row):
     def by_shape(like, M, N, row):
         if N * like.itemsize <= LINE:
             return WHOLE  # B is small: the rows of A are read from end to end
-        return SHALLOW if M < FEW and row >= FAR else DEPTH
+        if row >= FAR:
+            for rows, deep in DEPTHS:
+                if rows <= M:
+                    return deep
+        return DEPTH
 
     return by_shape
 
