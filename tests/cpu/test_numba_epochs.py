@@ -20,7 +20,7 @@ from fastmlp.network import Network, initialise
 from fastmlp.optimizers import OPTIMIZERS, Settings, find
 
 BATCH = {"phases": 48, "tiles": LARGE + 7}
-ROWS = {"phases": 211, "tiles": 2 * LARGE + 99}  # the last batch is smaller
+ROWS = {"phases": 299, "tiles": 2 * LARGE + 99}  # the last batch is smaller
 REAL = np.dtype("float32")
 
 
