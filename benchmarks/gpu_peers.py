@@ -2,8 +2,8 @@
 
     FASTMLP_MNIST=FOLDER python -m benchmarks.gpu_peers [--rows N] [--rounds R] [--minutes M] [--only ROW]... [--record]
 
-Ends with a message and exit code 1 where there is no GPU that computes. Rounds are cut short so that the whole takes
-no more than the minutes given.
+Ends with a message and exit code 1 where there is no GPU that computes. Rounds are cut short to keep to the minutes
+given. A candidate that fails or gives a wrong result is listed as such, the others go on, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -42,16 +42,18 @@ class Measured(NamedTuple):
     flop: float  # of one run
     times: Times
     refused: dict[str, str]  # libraries that cannot do it, and why
+    failed: dict[str, str]  # candidates that failed or were wrong, and what was said
 
 
 def run(row: Row, processes: Mapping[str, Process], rounds: int, until: float, console: Console) -> Measured:
     """Check one row in every library, and time it until time.monotonic is `until`, or so many rounds."""
     console.print(f"{row.title} ...")
     opened = ready(row, processes)
-    for library, reason in opened.refused.items():
-        console.print(f"  without {library}: {reason}")
     times = measure(opened.candidates, rounds, lambda: None, until)
-    return Measured(row.key, row.title, opened.flop, times, opened.refused)
+    failed = opened.failed | times.failed
+    for line in record.absent(opened.refused, failed):
+        console.print(f"  {line}")
+    return Measured(row.key, row.title, opened.flop, times, opened.refused, failed)
 
 
 def accuracies(process: Process, console: Console) -> dict[str, float]:
@@ -79,7 +81,7 @@ def lines(row: Measured) -> list[tuple[str, ...]]:
         times += [f"{1e3 * value:.4g}" for value in device] if device else ["", "", ""]
         ratio = f"{wall.median / first:.2f}" if first else ""
         found.append((name, *times, ratio, f"{row.flop / wall.median / 1e12:.3g}"))
-    return found + [(f"{library}: not there: {reason}", *[""] * 8) for library, reason in row.refused.items()]
+    return found + [(line, *[""] * 8) for line in record.absent(row.refused, row.failed)]
 
 
 def document(facts: Mapping[str, Any], measured: Sequence[Measured]) -> str:
@@ -166,6 +168,8 @@ def main(
             "table": [row._asdict() | {"times": row.times._asdict()} for row in measured],
         }  # fmt: skip
         record.keep(folder, "gpu-peers", facts, document(facts, measured), console)
+    if any(row.failed for row in measured):
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

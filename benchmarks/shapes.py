@@ -17,7 +17,7 @@ import typer
 from rich.table import Table
 
 from .peers import machine, record
-from .peers.check import CHECKS
+from .peers.check import CHECKS, WrongResult
 from .peers.contract import LIBRARIES, OURS
 from .peers.jobs import Job, Source
 from .peers.process import Process
@@ -82,7 +82,10 @@ def run(shape: Shape, threads: int, rounds: int, processes: Mapping[str, Process
         for process in processes.values():
             process.call("clear")
             candidates += [Candidate(name, process, check) for name in process.call("open", work, job).names]
-        return measure(candidates, rounds, lambda: None).wall
+        times = measure(candidates, rounds, lambda: None)
+        if times.failed:
+            raise WrongResult(f"{shape}: {times.failed}")
+        return times.wall
 
     return Line(shape, timed("epoch"), timed("proba"))
 

@@ -29,6 +29,7 @@ from fastmlp.warmup import warmup
 
 if TYPE_CHECKING:
     from fastmlp.estimators import MLPClassifier, MLPRegressor
+    from fastmlp.many import train_many
 
 __all__ = [
     "BackendFallbackWarning",
@@ -45,14 +46,19 @@ __all__ = [
     "backends",
     "load",
     "train",
+    "train_many",
     "warmup",
 ]
 
-LAZY = {"MLPClassifier": "fastmlp.estimators", "MLPRegressor": "fastmlp.estimators"}
+LAZY = {
+    "MLPClassifier": "fastmlp.estimators",
+    "MLPRegressor": "fastmlp.estimators",
+    "train_many": "fastmlp.many",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """The estimators, which need scikit-learn and SciPy, loaded when they are first asked for."""
+    """What is loaded when it is first asked for; the estimators need scikit-learn and SciPy."""
     if name not in LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

@@ -55,10 +55,10 @@ from fastmlp.files import write_beside_and_rename
 from fastmlp.labels import encode_labels
 from fastmlp.model import Model
 from fastmlp.optimizers import OPTIMIZERS
+from fastmlp.options import PRECISIONS
 from fastmlp.plots import check_plot_path
 from fastmlp.progress import class_table, clean, fact, say, working
 from fastmlp.report import versions
-from fastmlp.training import PRECISIONS
 
 REFUSALS = (DataError, OptionError, ModelFileError, BackendUnavailable, TrainingDiverged, OSError, MemoryError)
 WRONG, REFUSED, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141  # exit codes

@@ -32,6 +32,7 @@ import numpy as np
 from fastmlp import activations, losses
 from fastmlp.activations import IDENTITY, RELU
 from fastmlp.dropout import Dropout
+from fastmlp.errors import OptionError
 from fastmlp.losses import SOFTMAX
 
 if TYPE_CHECKING:
@@ -59,6 +60,10 @@ class Network:
         """The number of each layer's activation; the last layer's is the identity."""
         hidden = len(self.sizes) - 2
         names = (self.activation,) * hidden if isinstance(self.activation, str) else self.activation
+        if not isinstance(names, tuple | list) or len(names) != hidden:
+            raise OptionError(
+                f"activation: expected one name, or one for each of the {hidden} hidden layers; got {self.activation!r}"
+            )
         return (*map(activations.kind_of, names), IDENTITY)
 
     @cached_property

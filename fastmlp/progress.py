@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -140,6 +141,48 @@ def live_table(epochs: int, wanted: bool | None) -> Iterator[Callable[[History],
         def show(history: History) -> None:
             bar.advance(task)
             display.update(Group(table(history, max(1, min(SHOWN, console.height - AROUND))), below))
+
+        yield show
+
+
+LotShow = Callable[[int, "History"], None]  # the place of a network, and its history so far
+
+
+@contextmanager
+def lot_bar(epochs: Sequence[int], wanted: bool | None) -> Iterator[LotShow]:
+    """Progress of several networks, of so many epochs each, on standard error; yields what each feeds after an epoch.
+
+    A terminal gets a bar of all epochs, anything else a plain line for each network that has done its own. `wanted` is
+    as in `live_table`. Threads may call at the same time.
+    """
+    lock, done = threading.Lock(), 0
+    if not on_terminal() or wanted is False:
+
+        def tell(place: int, history: History) -> None:
+            nonlocal done
+            if len(history) == epochs[place]:
+                with lock:
+                    done += 1
+                    print(f"network {done}/{len(epochs)}  configs[{place}]  {line(history, epochs[place])}",
+                          file=sys.stderr, flush=True)  # fmt: skip
+
+        yield tell if wanted else (lambda place, history: None)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+
+    bar = Progress(
+        "networks done: {task.fields[networks]}", "epochs", MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(),
+        "left", TimeRemainingColumn(), console=Console(stderr=True),
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task("epochs", total=sum(epochs), networks=f"0/{len(epochs)}")
+
+        def show(place: int, history: History) -> None:
+            nonlocal done
+            with lock:
+                done += len(history) == epochs[place]
+                bar.update(task, advance=1, networks=f"{done}/{len(epochs)}")
 
         yield show
 

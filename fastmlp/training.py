@@ -1,31 +1,26 @@
-"""Training: options checked, data prepared, epochs run."""
+"""Training: a network set up from its options and data, and its epochs run."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastmlp.backends import parameter_type, select
-from fastmlp.backends.base import Rows
-from fastmlp.errors import DataError, OptionError, TrainingDiverged
+from fastmlp.backends.base import Backend, Rows
+from fastmlp.errors import TrainingDiverged
 from fastmlp.history import History
-from fastmlp.inputs import Inputs, as_table, learn_inputs
-from fastmlp.labels import encode_labels
 from fastmlp.loop import INTERRUPTED, Epoch, Work, run_epochs
 from fastmlp.model import Model
 from fastmlp.network import Network, initialise
-from fastmlp.optimizers import find
+from fastmlp.options import Callback, Options
+from fastmlp.preparation import Source
 from fastmlp.progress import live_table
 from fastmlp.report import Report, versions
-
-PRECISIONS = ("float32", "float64", "tf32", "float16", "bfloat16")
-WIDEST = 2**40  # units of a layer; fewer may still be too many for the memory
-Callback = Callable[[Model], object]
 
 
 def train(
@@ -125,65 +120,62 @@ def train(
     >>> model.sizes
     (784, 160, 10)
     """
-    rule = find(optimizer)
-    rate = rule.learning_rate if learning_rate is None else learning_rate
-    widths = tuple(hidden) if isinstance(hidden, Sequence | np.ndarray) and not isinstance(hidden, str) else (hidden,)
-    check_options(widths, epochs, batch_size, rate, beta, precision, scale, seed, callbacks, threads, device)
-    if X is None:
-        if y is not None:
-            raise DataError("y: expected no labels without X; pass both, or neither for the built-in digits")
-        from fastmlp.data import digits
-
-        data = digits()
-        X, y, validation = data.X, data.y, data.validation if validation is None else validation
+    options = Options(
+        validation, hidden, backend, epochs, batch_size, optimizer, learning_rate, beta, precision, scale, seed,
+        threads, strict, callbacks, device,
+    )  # fmt: skip
+    source = Source(X, y)
     compute, reason = select(backend, strict=strict, device=device)
-    dtype = parameter_type(compute, precision)
-    prepared = prepare(X, y, validation, dtype, scale, seed)
+    training = set_up(source, options, compute, reason)
+    with compute.limit_threads(threads), live_table(training.epochs, progress) as show:
+        run(training, (lambda model: show(model.history), *callbacks))
+    report = training.model.report
+    if report.stopped == INTERRUPTED:
+        warnings.warn(f"interrupted in epoch {report.epochs + 1}: the model so far is kept", stacklevel=2)
+    return training.model
 
-    rows = Rows(compute.asarray(prepared.X), compute.asarray(prepared.y), prepared.train)
-    held_out = None
-    if prepared.held_out is not None:
-        held_out = replace(rows, index=prepared.held_out)
-    elif prepared.validation is not None:
-        held_out = Rows(*map(compute.asarray, prepared.validation))
+
+class Training(NamedTuple):
+    """A model that is about to be trained, and on what."""
+
+    model: Model
+    rows: Rows
+    held_out: Rows | None
+    epochs: int
+    batch_size: int
+    shuffle: np.random.Generator | None  # of the rows' order; None leaves them as they stand
+
+
+def set_up(source: Source, options: Options, compute: Backend, reason: str) -> Training:
+    """A new model, and the rows to train it on. Raises DataError or OptionError."""
+    dtype = parameter_type(compute, options.precision)
+    rows, held_out = source.rows(options, compute, dtype)
     n = len(rows)
-    epochs = min(50, max(10, 100_000 // n)) if epochs is None else epochs
-    batch_size = min(128, max(16, n // 100)) if batch_size is None else batch_size
+    epochs = min(50, max(10, 100_000 // n)) if options.epochs is None else options.epochs
+    batch_size = min(128, max(16, n // 100)) if options.batch_size is None else options.batch_size
     batch = n if isinstance(batch_size, str) else min(int(batch_size), n)
-
-    with compute.limit_threads(threads):
-        facts = compute.describe(threads)
-        report = Report(
-            backend=compute.name, requested=backend, reason=reason, threads=facts["threads"], precision=precision,
-            seed=int(seed), optimizer=optimizer, learning_rate=float(rate), beta=float(beta), batch_size=batch,
-            rows=n, validation_rows=0 if held_out is None else len(held_out), epochs=0, stopped="not yet",
-            blas=facts["blas"], device=facts.get("device"), versions=versions(facts["versions"]),
-        )  # fmt: skip
-        rng = np.random.default_rng(seed)
-        sizes = (prepared.X.shape[1], *map(int, widths), len(prepared.classes))
-        start = initialise(sizes, rng, dtype)
-        model = Model(compute, Network(sizes), start, prepared.classes, prepared.inputs, History(), report, threads)
-        with live_table(epochs, progress) as show:
-            run(
-                model,
-                rows,
-                held_out,
-                epochs,
-                batch,
-                None if batch_size == "full" else rng,
-                (lambda model: show(model.history), *callbacks),
-            )
-    return model
+    with compute.limit_threads(options.threads):
+        facts = compute.describe(options.threads)
+    report = Report(
+        backend=compute.name, requested=options.backend, reason=reason, threads=facts["threads"],
+        precision=options.precision, seed=int(options.seed), optimizer=options.optimizer,
+        learning_rate=float(options.rate), beta=float(options.beta), batch_size=batch, rows=n,
+        validation_rows=0 if held_out is None else len(held_out), epochs=0, stopped="not yet", blas=facts["blas"],
+        device=facts.get("device"), versions=versions(facts["versions"]),
+    )  # fmt: skip
+    rng = np.random.default_rng(options.seed)
+    sizes = (source.X.shape[1], *map(int, options.widths), len(source.classes))
+    start, inputs = initialise(sizes, rng, dtype), source.inputs(options)
+    model = Model(compute, Network(sizes), start, source.classes, inputs, History(), report, options.threads)
+    return Training(model, rows, held_out, epochs, batch, None if batch_size == "full" else rng)
 
 
-def run(
-    model: Model, rows: Rows, held_out: Rows | None, epochs: int, batch_size: int, shuffle: np.random.Generator | None,
-    callbacks: Sequence[Callback],
-) -> None:  # fmt: skip
-    """Train `model` for `epochs` on `rows`, drawing their order from `shuffle` where given.
+def run(training: Training, callbacks: Sequence[Callback]) -> None:
+    """Train the model.
 
     Ctrl-C and a callback that returns True end it early; the model then holds what was learned so far.
     """
+    model, rows, held_out, epochs, batch_size, shuffle = training
     report = model.report
     rates = np.full(-(-len(rows) // batch_size), report.learning_rate)  # (steps,)
 
@@ -214,95 +206,3 @@ def run(
     )  # fmt: skip
     if report.stopped == INTERRUPTED:
         model.download()
-        warnings.warn(f"interrupted in epoch {report.epochs + 1}: the model so far is kept", stacklevel=3)
-
-
-class Prepared(NamedTuple):
-    """Training data, checked and scaled, on the host."""
-
-    X: np.ndarray  # (M, I)
-    y: np.ndarray  # (M,) int32
-    classes: np.ndarray  # (O,)
-    inputs: Inputs
-    train: np.ndarray | None  # (N,) rows of X to train on; None is all
-    held_out: np.ndarray | None  # rows of X to validate on
-    validation: tuple[np.ndarray, np.ndarray] | None  # other rows to validate on
-
-
-def prepare(X: Any, y: Any, validation: Any, dtype: np.dtype, scale: str | None, seed: int) -> Prepared:
-    """Check and scale all data of a training, before any of it is used. Raises DataError or OptionError."""
-    X = as_table(X)
-    codes, classes = encode_labels(y, len(X))
-    train = held_out = None
-    if isinstance(validation, int | float | np.number) and not isinstance(validation, bool):
-        train, held_out = split(codes, float(validation), seed)
-    inputs = learn_inputs(X, scale, train)
-    prepared = inputs.prepare(X, dtype)
-    if validation is None or held_out is not None:
-        return Prepared(prepared, codes, classes, inputs, train, held_out, None)
-    if not isinstance(validation, tuple | list) or len(validation) != 2:
-        shown = validation if isinstance(validation, bool | str) else type(validation).__name__
-        raise OptionError(f"validation: expected a fraction between 0 and 1, or a pair (X, y); got {shown}")
-    Xv = inputs.prepare(validation[0], dtype, "validation X")
-    yv, _ = encode_labels(validation[1], len(Xv), classes, "validation y")
-    return Prepared(prepared, codes, classes, inputs, None, None, (Xv, yv))
-
-
-def split(codes: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to train on and rows to hold out, each class in its share. codes (N,) -> two sorted index arrays."""
-    if not 0 < fraction < 1:
-        raise OptionError(f"validation: expected a fraction between 0 and 1, or a pair (X, y); got {fraction}")
-    from sklearn.model_selection import train_test_split
-
-    try:
-        train, held_out = train_test_split(np.arange(len(codes)), test_size=fraction, stratify=codes, random_state=seed)
-    except ValueError as error:
-        raise DataError(
-            f"validation={fraction}: the rows cannot be split so that every class has its share: {error}"
-        ) from error
-    return np.sort(train), np.sort(held_out)
-
-
-def check_options(
-    hidden: tuple[int, ...], epochs: int | None, batch_size: int | str | None, rate: float, beta: float, precision: str,
-    scale: str | None, seed: int, callbacks: Sequence[Callback], threads: int | None, device: int,
-) -> None:  # fmt: skip
-    """Raises OptionError for an impossible value, naming the option, what was expected and what came."""
-
-    def whole(value: Any, least: int) -> bool:
-        return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
-
-    def real(value: Any) -> bool:
-        return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
-
-    for name, value, good, expected in (
-        ("hidden", hidden, all(whole(units, 1) for units in hidden), "whole numbers from 1, one a hidden layer"),
-        (
-            "hidden",
-            hidden,
-            all(units < WIDEST for units in hidden if whole(units, 1)),
-            f"layers of fewer than {WIDEST:,} units",
-        ),
-        ("epochs", epochs, epochs is None or whole(epochs, 1), "a whole number from 1"),
-        (
-            "batch_size",
-            batch_size,
-            batch_size is None or whole(batch_size, 1) or batch_size == "full",
-            "a whole number from 1, or 'full'",
-        ),
-        ("learning_rate", rate, real(rate) and rate > 0, "a finite number above 0"),
-        ("beta", beta, real(beta) and 0 <= beta < 1, "a number from 0 to below 1"),
-        ("precision", precision, isinstance(precision, str) and precision in PRECISIONS, " or ".join(PRECISIONS)),
-        ("scale", scale, scale is None or scale == "standard", "None or 'standard'"),
-        ("seed", seed, whole(seed, 0) and seed < 2**32, "a whole number from 0 to below 2**32"),
-        (
-            "callbacks",
-            callbacks,
-            isinstance(callbacks, Sequence) and all(map(callable, callbacks)),
-            "a sequence of functions",
-        ),
-        ("threads", threads, threads is None or whole(threads, 1), "a whole number from 1, or None"),
-        ("device", device, whole(device, 0), "a whole number from 0"),
-    ):
-        if not good:
-            raise OptionError(f"{name}: expected {expected}; got {value!r}")

@@ -102,12 +102,14 @@ def test_rows_are_checked_at_the_precision_they_name(module):
 def test_a_line_shows_wall_and_events_beside_each_other(module):
     script, times = module("gpu_peers"), module("peers.rounds").Times
     row = script.Measured("full", "full batch", 2e9, times({"fastmlp tf32": [1e-3] * 3, "JAX": [4e-3] * 3},
-                                                         {"fastmlp tf32": [9e-4] * 3}), {"torch": "no"})  # fmt: skip
-    ours, jax, torch = script.lines(row)
+                                                         {"fastmlp tf32": [9e-4] * 3}, {}),
+                          {"torch": "no"}, {"naive": "Traceback\nValueError: bad"})  # fmt: skip
+    ours, jax, torch, naive = script.lines(row)
+    assert naive[0] == "naive: FAILED: ValueError: bad"
     assert ours == ("fastmlp tf32", "1", "1", "1", "0.9", "0.9", "0.9", "1.00", "2")
     assert jax == ("JAX", "4", "4", "4", "", "", "", "4.00", "0.5")
     assert torch[0] == "torch: not there: no"
-    assert {len(line) for line in (ours, jax, torch)} == {len(script.HEADS)}
+    assert {len(line) for line in (ours, jax, torch, naive)} == {len(script.HEADS)}
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def run(mnist_folder):
 @pytest.mark.parametrize("library", NAMES)
 def test_a_record_holds_every_row_and_raw_number(library, run, tmp_path):
     need(library)
-    run("peers", "--rows", 300, "--rounds", 2, "--threads", 2, "--only", library, "--record", "--folder", tmp_path)
+    run("peers", "--rows", 300, "--rounds", 2, "--threads", 1, "--only", library, "--record", "--folder", tmp_path)
     raw, text = (next(tmp_path.glob(f"*-peers.{kind}")) for kind in ("json", "md"))
     record = json.loads(raw.read_text())
     assert [row["key"] for row in record["table"]] == list(ROWS)
@@ -76,6 +76,7 @@ def test_a_record_holds_every_row_and_raw_number(library, run, tmp_path):
     assert record["peak flop/s"]["best"] > 0
     assert {"fastmlp", "numpy", "numba"} < set(record["versions"])
     assert record["not run"] == {}
+    assert not any(row["failed"] for row in record["table"])
     assert "| **full batch" in text.read_text()
     assert not {"host", "node"} & set(record["machine"])
 
@@ -176,31 +177,89 @@ def test_a_failure_in_a_process_is_told_with_its_reason(peers):
         assert process.call("add", 1)[0] == 6
         with pytest.raises(failed, match="counter: the process ended with exit code 3"):
             process.call("end")
+        with pytest.raises(failed, match="counter: the process has ended with exit code 3"):
+            process.call("add", 1)
     finally:
         process.close()
     with pytest.raises(failed, match=r"counter: (.|\n)*missing 1 required"):
         peers("process").Process("counter", Counter)
 
 
+class Answers:
+    """Stands for a process: answers at once, and keeps who was asked."""
+
+    def __init__(self, reading):
+        self.reading, self.asked = reading, []
+
+    def call(self, method, name, times):
+        self.asked.append(name)
+        return self.reading(1.0, None, name)
+
+
 def test_every_round_reads_each_candidate_once_in_an_order_that_rotates(peers):
-    rounds, work, order = peers("rounds"), peers("work"), []
+    rounds, process = peers("rounds"), Answers(peers("work").Reading)
+    candidates = [rounds.Candidate(name, process, lambda name, outcome: None) for name in "abc"]
+    times = rounds.measure(candidates, 3, lambda: process.asked.append("-"))
+    assert "".join(process.asked) == "abc-abc-bca-cab"
+    assert times == ({name: [1.0] * 3 for name in "abc"}, {}, {})
+    assert rounds.measure(candidates, 3, lambda: None, until=0).wall == {name: [1.0] for name in "abc"}
+
+
+def test_a_candidate_that_goes_wrong_counts_for_nothing_and_the_others_go_on(peers):
+    rounds, process = peers("rounds"), Answers(peers("work").Reading)
+
+    def check(name, outcome):
+        if name == "b" and process.asked.count("b") > 2:  # in the second round
+            raise peers("check").WrongResult("b: another loss")
+
+    candidates = [rounds.Candidate(name, process, check) for name in "abc"]
+    times = rounds.measure(candidates, 3, lambda: None)
+    assert times.wall == {name: [1.0] * 3 for name in "ac"}
+    assert times.failed == {"b": "b: another loss"}
+    assert process.asked.count("b") == 3
+
+
+def test_libraries_that_differ_at_the_first_steps_are_not_opened_for_the_rest(peers, monkeypatch):
+    table, work, asked = peers("table"), peers("work"), []
+    job = tiny_job(peers)
+    right = outcome(started(peers("ours").trainers(job.head(10), "numpy")[0]), job.head(10))
 
     class Fake:
-        def call(self, method, name, times):
-            order.append(name)
-            return work.Reading(1.0, None, name)
+        name = "fake"
 
-    candidates = [rounds.Candidate(name, Fake(), lambda name, outcome: None) for name in "abc"]
-    times = rounds.measure(candidates, 3, lambda: order.append("-"))
-    assert "".join(order) == "abc-abc-bca-cab"
-    assert times.wall == dict.fromkeys("abc", [1.0] * 3)
-    assert times.device == {}
-    assert rounds.measure(candidates, 3, lambda: None, until=0).wall == {name: [1.0] for name in "abc"}
+        def call(self, method, *arguments):
+            asked.append(method)
+            if method == "open":
+                return work.Opened(["good", "bad"])
+            if method == "run":
+                return work.Reading(1.0, None, (right[0] * (1.001 if arguments[0] == "bad" else 1), right[1]))
+            return None
+
+    opened = table.ready(table.Row("row", "a row", "epoch", (table.Entry(job, "", ("fake",)),)), {"fake": Fake()})
+    assert [candidate.name for candidate in opened.candidates] == ["good"]
+    assert "the loss of the epoch is" in opened.failed["bad"]
+    assert asked == ["clear", "open", "run", "run", "clear", "open"]
+
+
+def started(trainer):
+    trainer.restart()
+    return trainer
 
 
 def test_time_to_accuracy_trains_by_the_recipe(run, tmp_path):
     libraries = [word for name in ("jax", "torch") if importlib.util.find_spec(name) for word in ("--only", name)]
-    options = ("--seeds", 2, "--rows", 500, "--record", "--folder", tmp_path, *(libraries or ("--only", "numba")))
+    options = (
+        "--seeds",
+        2,
+        "--rows",
+        500,
+        "--threads",
+        1,
+        "--record",
+        "--folder",
+        tmp_path,
+        *(libraries or ("--only", "numba")),
+    )
     run("time_to_accuracy", *options)
     record = json.loads(next(tmp_path.glob("*.json")).read_text())
     rates = record["mean rate of each epoch"]

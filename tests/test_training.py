@@ -12,7 +12,8 @@ from tolerance import assert_close
 from fastmlp import DataError, Model, OptionError, TrainingDiverged, train
 from fastmlp.network import initialise, layer_views
 from fastmlp.optimizers import OPTIMIZERS
-from fastmlp.training import prepare, split
+from fastmlp.options import Options
+from fastmlp.preparation import Source, split
 
 QUIET = {"progress": False, "hidden": (8,), "epochs": 3, "batch_size": 16}
 
@@ -165,7 +166,7 @@ def test_batches_are_shuffled_anew_each_epoch_and_full_ones_are_not(fit, blobs, 
     assert all((np.diff(order) > 0).all() for order in orders)  # in their order, as in the notes
     orders.clear()
     fit(validation=0.2)
-    rest = prepare(*blobs, 0.2, np.dtype("float32"), None, 0).train
+    rest, _ = Source(*blobs).split(Options(validation=0.2))
     assert all(sorted(order) == rest.tolist() for order in orders)  # never a row that is held out
 
 
@@ -226,16 +227,15 @@ def test_validation_changes_nothing_of_the_training(fit, blobs):
 def test_a_fraction_holds_rows_out_in_every_class_share(fit, blobs):
     model = fit(validation=0.2)
     assert (model.report.rows, model.report.validation_rows) == (72, 18)
-    prepared = prepare(*blobs, 0.2, np.dtype("float32"), None, 0)
-    assert sorted([*prepared.train, *prepared.held_out]) == list(range(90))  # no row in both parts, none lost
-    assert np.bincount(blobs[1][prepared.held_out]).tolist() == [6, 6, 6]
+    rest, held_out = Source(*blobs).split(Options(validation=0.2))
+    assert sorted([*rest, *held_out]) == list(range(90))  # no row in both parts, none lost
+    assert np.bincount(blobs[1][held_out]).tolist() == [6, 6, 6]
 
 
 def test_the_fraction_is_what_is_trained_and_measured(fit, blobs):
     X, y = blobs
-    prepared = prepare(X, y, 0.2, np.dtype("float32"), None, 0)
+    rest, held_out = Source(X, y).split(Options(validation=0.2))
     model = fit(validation=0.2, batch_size="full")
-    rest, held_out = prepared.train, prepared.held_out
     by_hand = fit(X[rest], y[rest], validation=(X[held_out], y[held_out]), batch_size="full")
     np.testing.assert_array_equal(model.parameters, by_hand.parameters)
     assert model.history.validation_loss == by_hand.history.validation_loss
@@ -256,7 +256,7 @@ def test_shares_are_kept_where_classes_are_rare():
 
 def test_scaling_is_learned_from_the_training_rows_only(fit, blobs):
     X, y = blobs[0].copy(), blobs[1]
-    held_out = prepare(X, y, 0.2, np.dtype("float32"), None, 0).held_out
+    _, held_out = Source(X, y).split(Options(validation=0.2))
     X[held_out] += 1000
     model = fit(X, y, validation=0.2, scale="standard")
     rest = np.setdiff1d(np.arange(90), held_out)

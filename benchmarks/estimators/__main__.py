@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.peers import machine, record
-from benchmarks.peers.process import Process
+from benchmarks.peers.process import Process, ProcessFailed
 from benchmarks.peers.rounds import Candidate, measure, spread
 
 from .cases import CASES, FIRST
@@ -31,6 +31,7 @@ class Measured(NamedTuple):
     title: str
     seconds: dict[str, list[float]]  # by library, ours first
     epochs: dict[str, int]  # that a fit took
+    failed: dict[str, str]  # what failed or was wrong, and what was said
 
 
 class Runs(NamedTuple):
@@ -47,13 +48,19 @@ def nothing() -> None:
 
 
 def fits(key: str, runs: Runs, processes: Mapping[str, Process]) -> Measured:
-    """Fits of one case, taking turns. Raises WrongResult."""
-    for process in processes.values():
-        process.call("open", key, runs.most)
-    check = as_expected(processes[THEIRS].call("run", THEIRS).outcome)
-    times = measure([Candidate(name, process, check) for name, process in processes.items()], runs.rounds, nothing)
-    epochs = {name: len(process.call("run", name).outcome.losses) for name, process in processes.items()}
-    return Measured(key, CASES[key].title, times.wall, epochs)
+    """Fits of one case, taking turns."""
+    title = CASES[key].title
+    try:
+        for process in processes.values():
+            process.call("open", key, runs.most)
+        check = as_expected(processes[THEIRS].call("run", THEIRS).outcome)
+        times = measure([Candidate(name, process, check) for name, process in processes.items()], runs.rounds, nothing)
+        epochs = {name: len(processes[name].call("run", name).outcome.losses) for name in times.wall}
+        for process in processes.values():
+            process.call("finish")
+    except ProcessFailed as error:
+        return Measured(key, title, {}, {}, {key: str(error)})
+    return Measured(key, title, times.wall, epochs, times.failed)
 
 
 def first_fits(key: str, runs: Runs, modules: Mapping[str, str]) -> Measured:
@@ -65,7 +72,7 @@ def first_fits(key: str, runs: Runs, modules: Mapping[str, str]) -> Measured:
             process.call("open", key, runs.most)
             seconds[name].append(process.call("imported") + process.call("run", name).seconds)
             process.close()
-    return Measured(f"first-{key}", f"import and first fit of a process: {CASES[key].title}", seconds, {})
+    return Measured(f"first-{key}", f"import and first fit of a process: {CASES[key].title}", seconds, {}, {})
 
 
 def many(runs: Runs, console: Console) -> Measured | None:
@@ -80,7 +87,9 @@ def many(runs: Runs, console: Console) -> Measured | None:
         times = measure([Candidate(name, process, check) for name in opened.names], runs.rounds, nothing)
     finally:
         process.close()
-    return Measured("many", f"{NETS} nets 16-100-26: train_many, and one fit after another", times.wall, {})
+    return Measured(
+        "many", f"{NETS} nets 16-100-26: train_many, and one fit after another", times.wall, {}, times.failed
+    )
 
 
 def everything(runs: Runs, keys: Sequence[str], console: Console, stack: ExitStack) -> list[Measured]:
@@ -108,6 +117,9 @@ def lines(measured: Sequence[Measured]) -> list[tuple[str, ...]]:
     """The table: milliseconds of both, and their ratio."""
     found = []
     for row in measured:
+        found += [(f"{row.title}: {line}", *[""] * 7) for line in record.absent({}, row.failed)]
+        if row.failed:
+            continue
         ours, other = (spread(seconds) for seconds in row.seconds.values())
         times = [f"{1e3 * value:.4g}" for value in (*ours, *other)]
         found.append((row.title, *times, f"{other.median / ours.median:.2f}"))
@@ -141,7 +153,7 @@ def main(
     """Time fits of MLPClassifier and MLPRegressor beside scikit-learn's."""
     if unknown := set(only or ()) - set(KEYS):
         raise typer.BadParameter(f"--only: expected one of {', '.join(KEYS)}; got {', '.join(sorted(unknown))}")
-    machine.limit_threads(threads)
+    machine.limit_threads(threads, by_variables=False)
     about, console = machine.describe(), record.console()
     with ExitStack() as stack:
         measured = everything(Runs(ours, most, rounds, threads), only or KEYS, console, stack)
@@ -154,6 +166,8 @@ def main(
         facts |= {"ours": ours, "threads": threads, "rounds": rounds, "most rows": most,
                   "table": [row._asdict() for row in measured]}  # fmt: skip
         record.keep(folder, "estimators", facts, document(facts, measured), console)
+    if any(row.failed for row in measured):
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -51,10 +51,8 @@ class TorchGraph:
         self.turn = torch.zeros(1, dtype=torch.int64, device=DEVICE)
         self.optimizer = optimizer(self.net, job)
         self.optimizer.param_groups[0]["lr"] = self.rate
-        torch.backends.cuda.matmul.allow_tf32 = job.precision == "tf32"
-        self.graph = self.capture(lambda: (self.X, self.y) if job.full else self.picked(self.next_batch()))
-        self.last = self.capture(lambda: self.picked(self.tail)) if self.rest else None
-        self.restart()
+        self.graph: Any = None
+        self.last: Any = None
 
     def next_batch(self) -> Tensor:
         """The rows of the step at hand (n,)."""
@@ -92,7 +90,11 @@ class TorchGraph:
         return graph
 
     def restart(self) -> None:
-        """Back to the start, in the same places."""
+        """Back to the start, in the same places. The first time, the steps are captured."""
+        torch.backends.cuda.matmul.allow_tf32 = self.job.precision == "tf32"
+        if self.graph is None:
+            self.graph = self.capture(lambda: (self.X, self.y) if self.job.full else self.picked(self.next_batch()))
+            self.last = self.capture(lambda: self.picked(self.tail)) if self.rest else None
         set_parameters(self.net, self.job)
         for state in self.optimizer.state.values():
             for tensor in state.values():

@@ -49,6 +49,8 @@ def main(
             "table": [row._asdict() for row in measured],
         }  # fmt: skip
         record.keep(folder, "peers", facts, record.peers_document(facts, measured), console)
+    if any(row.failed for row in measured):
+        raise typer.Exit(1)
 
 
 def run(
@@ -57,10 +59,11 @@ def run(
     """Time one row, with a reading of the machine's peak before every round."""
     console.print(f"{row.title} ...")
     opened = ready(row, processes)
-    for library, reason in opened.refused.items():
-        console.print(f"  without {library}: {reason}")
     times = measure(opened.candidates, rounds, lambda: readings.append(peak(threads)))
-    return record.Measured(row.key, row.title, opened.flop, times.wall, opened.refused)
+    failed = opened.failed | times.failed
+    for line in record.absent(opened.refused, failed):
+        console.print(f"  {line}")
+    return record.Measured(row.key, row.title, opened.flop, times.wall, opened.refused, failed)
 
 
 def choose(table: Sequence[Row], only: Sequence[str]) -> tuple[list[Row], list[str]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 import time
 
-import numba
 import numpy as np
 from fastmlp.kernels.cpu import ops
+from fastmlp.kernels.cpu.cache import kept
 from fastmlp.kernels.cpu.product import publish
 
 SHAPES = ((14, 128, 32), (28, 96, 32), (56, 64, 32))  # N, I, H, 25 to 29 KiB of operands; the best counts
@@ -15,7 +15,7 @@ SECONDS = 0.02  # of one reading, about
 FLOP_PER_SECOND = 1e11  # a core's, guessed, to size a reading
 
 
-@numba.njit(nogil=True)
+@kept
 def repeat(x, W, b, out, times):
     """out = x W + b, many times in compiled code. x (N, I), W (I, H), b (H,) -> out (N, H)."""
     for _ in range(times):

@@ -27,6 +27,7 @@ class Measured(NamedTuple):
     flop: float  # of one run
     seconds: dict[str, list[float]]  # by candidate; fastmlp's fastest backend first
     refused: dict[str, str]  # libraries that cannot do it, and why
+    failed: dict[str, str]  # candidates that failed or were wrong, and what was said
 
 
 def console() -> Console:
@@ -64,7 +65,15 @@ def cells(row: Measured, peak: float) -> list[tuple[str, ...]]:
         times = [f"{1e3 * value:.4g}" for value in found]
         ratio = f"{found.median / first:.2f}" if first else ""
         lines.append((name, *times, ratio, f"{row.flop / found.median / peak:.0%}"))
-    return lines + [(f"{library}: not there: {reason}", *[""] * 5) for library, reason in row.refused.items()]
+    return lines + [(line, *[""] * 5) for line in absent(row.refused, row.failed)]
+
+
+def absent(refused: Mapping[str, str], failed: Mapping[str, str]) -> list[str]:
+    """A line for each library that cannot do a row, and for each candidate that failed."""
+    return [
+        *(f"{library}: not there: {reason}" for library, reason in refused.items()),
+        *(f"{name}: FAILED: {told.strip().splitlines()[-1]}" for name, told in failed.items()),
+    ]
 
 
 def terminal_table(measured: Sequence[Measured], peak: float) -> Table:

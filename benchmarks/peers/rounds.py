@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .check import Check
-from .process import Process
+from .check import Check, WrongResult
+from .process import Process, ProcessFailed
 from .work import Reading
 
 
@@ -37,10 +37,11 @@ class Spread(NamedTuple):
 
 
 class Times(NamedTuple):
-    """Seconds of every round, by candidate."""
+    """Seconds of every round, by candidate; of those that came through every one."""
 
     wall: dict[str, list[float]]
     device: dict[str, list[float]]  # between events on a GPU, where the library has them
+    failed: dict[str, str]  # why the others did not
 
 
 def measure(
@@ -48,22 +49,34 @@ def measure(
 ) -> Times:
     """Every round's seconds of each candidate; one run each before, for its result and to warm it up.
 
-    `between` is called before every round. No round is begun after `until`, by time.monotonic, but for the first.
+    `between` is called before every round. No round is begun after `until`, by time.monotonic, but for the first. A
+    candidate that fails or whose result is wrong takes no further part, and what it took before does not count.
     """
-    for candidate in candidates:  # all of them are checked before any is timed
-        candidate.read()
-    times = Times({candidate.name: [] for candidate in candidates}, {})
-    for turn in range(rounds):
-        if turn and time.monotonic() > until:
+    times = Times({}, {}, {})
+    running = list(candidates)
+    for turn in range(-1, rounds):  # all of them are checked before any is timed
+        if turn > 0 and time.monotonic() > until:
             break
-        between()
-        first = turn % max(1, len(candidates))
-        for candidate in (*candidates[first:], *candidates[:first]):
-            reading = candidate.read()
-            times.wall[candidate.name].append(reading.seconds)
-            if reading.device is not None:
+        if turn >= 0:
+            between()
+        first = max(turn, 0) % max(1, len(running))
+        for candidate in (*running[first:], *running[:first]):
+            try:
+                reading = candidate.read()
+            except (ProcessFailed, WrongResult) as error:
+                times.failed[candidate.name] = str(error)
+                continue
+            if turn >= 0:
+                times.wall.setdefault(candidate.name, []).append(reading.seconds)
+            if turn >= 0 and reading.device is not None:
                 times.device.setdefault(candidate.name, []).append(reading.device)
-    return times
+        running = [candidate for candidate in running if candidate.name not in times.failed]
+    kept = [candidate.name for candidate in running]
+    return Times(
+        {name: times.wall[name] for name in kept},
+        {name: times.device[name] for name in kept if name in times.device},
+        times.failed,
+    )
 
 
 def spread(seconds: Sequence[float]) -> Spread:

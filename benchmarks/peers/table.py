@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from .check import CHECKS, FEW, epoch_check
+from .check import CHECKS, FEW, WrongResult, epoch_check
 from .contract import LIBRARIES, OURS
 from .jobs import ROWS, Job, Source, images_name
-from .process import Process
+from .process import Process, ProcessFailed
 from .rounds import Candidate
 from .work import EPOCHS, Opened
 
@@ -40,42 +40,59 @@ class Ready(NamedTuple):
     flop: float  # of one run
     candidates: list[Candidate]
     refused: dict[str, str]  # libraries that cannot do it, and why
+    failed: dict[str, str]  # candidates, or libraries, that went wrong at the first steps
 
 
 def ready(row: Row, processes: Mapping[str, Process]) -> Ready:
-    """Open a row in every process that takes part. Raises WrongResult where libraries differ after a few steps."""
-    taking = {
-        entry: [process for library, process in processes.items() if library in entry.libraries]
-        for entry in row.entries
-    }
-    if row.work == "epoch":
-        for entry, present in taking.items():
-            check_first_steps(entry.job, row.times, present)
-    for process in processes.values():
-        process.call("clear")
-    found, refused = [], {}
-    for entry, present in taking.items():
-        check = CHECKS[row.work](entry.job, row.times)
-        for process in present:
-            opened: Opened = process.call("open", row.work, entry.job, entry.label)
-            if opened.refused:
-                refused[f"{process.name} {entry.label}".strip()] = opened.refused
-            found += [Candidate(name, process, check, row.times) for name in opened.names]
+    """Open a row in every process that takes part, with those candidates that agree after a few steps."""
     job = row.entries[0].job
     flop = {"epoch": job.flop, "whole": lambda: EPOCHS * job.flop()}.get(row.work, job.flop_forward)()
-    return Ready(flop / len(job.data.y) if row.work == "label" else flop, found, refused)
-
-
-def check_first_steps(job: Job, times: int, processes: Collection[Process]) -> None:
-    """Raises WrongResult unless all libraries agree closely after a few steps, where a reading takes more of them."""
-    if job.full and times <= FEW:
-        return  # every reading is checked as closely
-    few, times = (job, FEW) if job.full else (job.head(FEW), 1)
-    check = epoch_check(few, times)
-    for process in processes:
+    opened = Ready(flop / len(job.data.y) if row.work == "label" else flop, [], {}, {})
+    taking = [
+        (entry, process)
+        for entry in row.entries
+        for library, process in processes.items()
+        if library in entry.libraries
+    ]
+    if row.work == "epoch":
+        for entry, process in taking:
+            opened.failed.update(wrong_at_first(entry, row.times, process))
+    for process in processes.values():
         process.call("clear")
-        for name in process.call("open", "epoch", few, "first steps").names:
+    checks = {entry: CHECKS[row.work](entry.job, row.times) for entry in row.entries}
+    for entry, process in taking:
+        library = f"{process.name} {entry.label}".strip()
+        try:
+            found: Opened = process.call("open", row.work, entry.job, entry.label)
+        except ProcessFailed as error:
+            opened.failed[library] = str(error)
+            continue
+        if found.refused:
+            opened.refused[library] = found.refused
+        opened.candidates.extend(
+            Candidate(name, process, checks[entry], row.times) for name in found.names if name not in opened.failed
+        )
+    return opened
+
+
+def wrong_at_first(entry: Entry, times: int, process: Process) -> dict[str, str]:
+    """Candidates that do not agree closely after a few steps, where a reading takes more of them; and why."""
+    job = entry.job
+    if job.full and times <= FEW:
+        return {}  # every reading is checked as closely
+    few, times = (job, FEW) if job.full else (job.head(FEW), 1)
+    check, failed = epoch_check(few, times), {}
+    process.call("clear")
+    try:
+        names = process.call("open", "epoch", few, entry.label).names
+    except ProcessFailed as error:
+        return {f"{process.name} {entry.label}".strip(): str(error)}
+    for name in names:
+        try:
             check(name, process.call("run", name, times).outcome)
+        except (ProcessFailed, WrongResult) as error:
+            failed[name] = str(error)
+    return failed
 
 
 def rows(most: int | None, threads: int) -> list[Row]:

@@ -44,11 +44,11 @@ class Ops(NamedTuple):
     itself."""
 
     softmax_cross_entropy: Callable[..., None]
-    """softmax_cross_entropy(z, y, scale, dz, totals, weight, numbers). dz = (softmax(z) - onehot(y)) * scale; totals += [sum over rows of logsumexp(z) - z[y], rows whose first largest z is at y]. z (N, O), y (N,) int32
-    -> dz (N, O), totals (2,) or more. dz may be z itself. With numbers = (smoothing, gamma, ceiling) the
-    target is (1 - smoothing) onehot(y) + smoothing / O, or the loss focal, -(1 - p[y])^gamma log p[y] (Lin et al.,
-    2017), or what is added to totals at most `ceiling` a row; two of the three are 0. weight (N,) multiplies a row's
-    loss and dz."""
+    """softmax_cross_entropy(z, y, scale, dz, totals, weight, numbers). dz = (softmax(z) - onehot(y)) * scale;
+    totals += [sum over rows of logsumexp(z) - z[y], rows whose first largest z is at y]. z (N, O), y (N,) int32 ->
+    dz (N, O), totals (2,) or more. dz may be z itself. With numbers = (smoothing, gamma, ceiling) the target is
+    (1 - smoothing) onehot(y) + smoothing / O, or the loss focal, -(1 - p[y])^gamma log p[y] (Lin et al., 2017), or
+    what a row adds to totals at most `ceiling`; two of the three are 0. weight (N,) multiplies a row's loss and dz."""
 
     elementwise_loss: Callable[..., None]
     """elementwise_loss(kind, z, y, scale, dz, totals, weight, numbers). dz = dloss/dz * scale; totals += [sum of

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,6 +17,7 @@ from fastmlp.backends.base import HostBackend, Ops, Rows, Totals
 from fastmlp.backends.compiled_update import L2, LINE
 from fastmlp.backends.numpy import PIXEL, Index
 from fastmlp.backends.plan import epoch_totals, means
+from fastmlp.backends.threads import ENDING, check_ending, cores
 from fastmlp.dropout import NONE, step_key
 from fastmlp.kernels.cpu import fused, sparse
 from fastmlp.kernels.cpu import ops as kernels
@@ -65,7 +65,7 @@ def softmax_cross_entropy(
 
 def activate(kind: int, z: np.ndarray, a: np.ndarray) -> None:
     """a = f(z). z (N, H) -> a (N, H)."""
-    compiled_ops.activate(activation_address(kind, z.dtype), z, a)
+    compiled_ops.activate(elements.activation(list(ACTIVATIONS)[kind], z.dtype), z, a)
 
 
 def elementwise_loss(
@@ -85,7 +85,8 @@ def backprop_relu(dz: np.ndarray, W: np.ndarray, a: np.ndarray, out: np.ndarray)
 def backprop(kind: int, dz: np.ndarray, W: np.ndarray, z: np.ndarray, a: np.ndarray, out: np.ndarray) -> None:
     """out = (dz W^T) * f'(z). dz (N, O), W (H, O), z, a (N, H) -> out (N, H)."""
     publish(out.dtype.name)
-    compiled_ops.backprop(activation_address(kind, z.dtype), dz, np.ascontiguousarray(W.T), z, a, out)
+    address = 0 if kind == IDENTITY else elements.activation(list(ACTIVATIONS)[kind], z.dtype)
+    compiled_ops.backprop(address, dz, np.ascontiguousarray(W.T), z, a, out)
 
 
 def weight_gradient(a: np.ndarray, dz: np.ndarray, dW: np.ndarray, db: np.ndarray, add: bool) -> None:
@@ -141,11 +142,6 @@ def on_lines(rows: int, n: int, dtype: np.dtype) -> np.ndarray:
     return room[start : start + rows * n].reshape(rows, n)
 
 
-def cores() -> int:
-    """CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def team_threads(asked: int | None) -> int:
     """Threads of a team: as many as asked for, but one a core at most, since they wait for each other."""
     return min(asked or cores(), cores())
@@ -156,8 +152,13 @@ def run_team(threads: int, flop: float, work: Callable[[int, int], None]) -> Non
 
     The calling thread only waits, so that Ctrl-C reaches it, unless the work is brief: then it is one of the team. On
     Ctrl-C it asks the team to stop, waits until all have left, and raises. A thread that raises stops the others, and
-    its error is raised here.
+    its error is raised here. A caller that Ctrl-C does not reach, but `ENDING`, works alone where one thread is to.
     """
+    ending = ENDING.get()
+    if threads == 1 and ending is not None:
+        work(0, ending.ctypes.data)
+        check_ending()
+        return
     team, brief = new_team(), flop < BRIEF * threads
     if threads == 1 and brief:
         work(0, team.ctypes.data)
@@ -334,6 +335,8 @@ class NumbaLearner:
         skip = plan.skips(rows.X)
         if in_tiles:
             tiles = plan.tiles(skip)
+            if not share:  # nothing is left out now, where the network has room for what stays
+                tiles = [tile._replace(h=tile.a) for tile in tiles]
 
             def work(thread: int, team: int) -> None:
                 task = plan.task(rows, threads, team, rows.index, totals, share, key)
@@ -365,7 +368,7 @@ class NumbaLearner:
         return panel
 
     def columns(self, panel: compiled.Panel) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """A panel's columns of W[0] and b[0], and of each of their states: where they lie in the whole, and the panel's.
+        """A panel's columns of W[0] and b[0], and of their states: as they lie in the whole, and the panel's own.
 
         Both (I + 1, last - first).
         """

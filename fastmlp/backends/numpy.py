@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -145,14 +146,19 @@ def update(rule: Callable[..., None], w: np.ndarray, g: np.ndarray, s: np.ndarra
 
 def add_squares(w: np.ndarray, factor: float, out: np.ndarray) -> None:
     """out += factor * (sum of w^2). w (P,) -> out (1,) float64."""
-    out += factor * float(np.dot(w, w))
+    out += factor * sum_of_squares(w)
 
 
 def clip(g: np.ndarray, longest: float) -> None:
     """g *= min(1, longest / |g|). g (P,)."""
-    length = float(np.sqrt(np.dot(g, g)))
+    length = math.sqrt(sum_of_squares(g))
     if length > longest:
         g *= g.dtype.type(longest / length)
+
+
+def sum_of_squares(w: np.ndarray) -> float:
+    """sum(w^2) in float64, whose range the squares of float32 cannot leave. w (P,)."""
+    return float(np.einsum("i,i->", w, w, dtype=np.float64))
 
 
 @cache

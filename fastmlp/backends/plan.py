@@ -12,6 +12,7 @@ import numpy as np
 
 from fastmlp import dropout
 from fastmlp.backends.base import Array, Backend, Rows, Totals
+from fastmlp.backends.threads import check_ending
 from fastmlp.dropout import Dropout, step_key
 from fastmlp.losses import SOFTMAX
 from fastmlp.network import Layers, Network, Units, forward, layer_views, loss, loss_and_gradients, parameter_count
@@ -161,6 +162,7 @@ class OpsLearner:
         totals = backend.zeros(3, np.dtype(np.float64))
         index = None if rows.index is None else backend.asarray(rows.index)
         for step, start in enumerate(range(0, len(rows), batch_size)):
+            check_ending()
             stop = min(start + batch_size, len(rows))
             self.step(rows, index, start, stop, totals, float(rates[step]), 0.0 if l2 is None else float(l2[step]))
         return epoch_totals(backend.to_host(totals), len(rows))  # the one time an epoch reads from the device

@@ -6,15 +6,18 @@ from abc import ABC, abstractmethod
 from typing import Any, Self
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from fastmlp.backends import select
-from fastmlp.estimators.constraints import STOCHASTIC, check_activations, check_together
+from fastmlp.backends import parameter_type, select
+from fastmlp.backends.base import Backend
+from fastmlp.estimators.choice import Fit, choose, is_compiled
+from fastmlp.estimators.constraints import REDUCED, STOCHASTIC, check_activations, check_together
 from fastmlp.estimators.data import Data
 from fastmlp.estimators.draws import start_values
-from fastmlp.estimators.engine import Engine, packed, thread_limit
+from fastmlp.estimators.engine import SPARSE, Engine, packed, thread_limit
 from fastmlp.estimators.fitting import fit_stochastic
 from fastmlp.estimators.lbfgs import fit_lbfgs
 from fastmlp.estimators.optimizer import Optimizer
@@ -75,12 +78,14 @@ class BaseMLP(BaseEstimator, ABC):
         data = Data(X, y, self._encode(y, X.dtype), self._weighted(y, weight, incremental))
         validation = None if validation_data is None else self._checked_validation(validation_data, X.dtype)
         self._random_state = check_random_state(self.random_state)
-        self._prepare_network(X, data.codes, first)
+        fit = self._prepare_network(data, first)
         engine = self._engine
         if self.solver == "lbfgs":
             fit_lbfgs(self, engine, data)
         else:
             fit_stochastic(self, engine, data, validation, incremental)
+        if engine.backend.name == "numba":
+            is_compiled(fit)
         if not np.isfinite(engine.parameters).all():
             raise ValueError(
                 "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
@@ -92,7 +97,9 @@ class BaseMLP(BaseEstimator, ABC):
         """The floating types that X keeps; any other becomes the first of them."""
         if not first:
             return self.coefs_[0].dtype
-        return FLOATS if self.precision is None else np.dtype(self.precision)
+        if self.precision is None:
+            return FLOATS
+        return np.float64 if self.precision == "float64" else np.float32  # fewer bits are for operands of products
 
     def _checked_validation(self, given: Any, dtype: np.dtype) -> Data:
         """The user's own rows to validate on."""
@@ -102,50 +109,70 @@ class BaseMLP(BaseEstimator, ABC):
         weight = None if len(given) == 2 else _check_sample_weight(given[2], X, dtype=np.float64)  # (N,)
         return Data(X, y, self._encode(y, dtype), weight)
 
-    def _prepare_network(self, X: Any, codes: np.ndarray, first: bool) -> None:
-        """The engine, with start values or the weights of the fit before."""
+    def _prepare_network(self, data: Data, first: bool) -> Fit:
+        """The engine, with start values or the weights of the fit before, and what it is to do."""
         hidden = np.ravel(self.hidden_layer_sizes).tolist()
         if any(not isinstance(units, int) or units <= 0 for units in hidden):
             raise ValueError(f"hidden_layer_sizes must be > 0, got {hidden}.")
+        codes, dtype = data.codes, data.X.dtype
         self.n_outputs_ = len(self.classes_) if codes.ndim == 1 else codes.shape[1]
-        sizes = (X.shape[1], *hidden, self.n_outputs_)
+        sizes = (data.X.shape[1], *hidden, self.n_outputs_)
         if first:
             for name in ("_engine", "_optimizer", "loss_curve_", "_best"):
                 self.__dict__.pop(name, None)
             self.n_iter_ = self.t_ = 0
             self.n_layers_, self.out_activation_ = len(sizes), self._out_activation()
-            self.history_ = History()
             names = self._activations(len(hidden))
             last = names[-1] if names else self.activation
-            self._build(sizes, start_values(sizes, (*names, last), self._random_state, X.dtype))
-            return
-        kept, parameters = packed(self.coefs_, self.intercepts_)
-        if kept != sizes:
-            raise ValueError(
-                f"expected layers of {kept} units, as in the fit before; got {sizes}: go on with the same "
-                "hidden_layer_sizes, columns and outputs, or fit anew with warm_start=False"
-            )
-        if not hasattr(self, "history_"):
+            parameters = start_values(sizes, (*names, last), self._random_state, dtype)  # (P,)
+        else:
+            kept, parameters = packed(self.coefs_, self.intercepts_)
+            if kept != sizes:
+                raise ValueError(
+                    f"expected layers of {kept} units, as in the fit before; got {sizes}: go on with the same "
+                    "hidden_layer_sizes, columns and outputs, or fit anew with warm_start=False"
+                )
+        if first or not hasattr(self, "history_"):
             self.history_ = History()
-        self._build(sizes, parameters)
+        n = data.X.shape[0]
+        batch = n if self.solver == "lbfgs" else min(n, 200 if isinstance(self.batch_size, str) else self.batch_size)
+        network = self._network(sizes, dtype)
+        fit = Fit(network, self.solver, data.X, data.weight is not None, self.shuffle, batch, self.max_iter)
+        self._build(network, parameters, self._backend_for(fit))
+        return fit
+
+    def _network(self, sizes: tuple[int, ...], dtype: np.dtype) -> Network:
+        """The network of layers of `sizes` units that the parameters describe."""
+        loss, numbers = self._loss(sizes[-1], dtype)
+        return Network(sizes, self._activations(len(sizes) - 2), loss, numbers, float(self.dropout))
+
+    def _backend_for(self, fit: Fit) -> Backend:
+        """The backend that was asked for, or where that is "auto", the one at hand or the best for the fit."""
+        engine = vars(self).get("_engine")
+        if issparse(fit.X):
+            return select(SPARSE).backend
+        if self.backend != "auto":
+            return select(self.backend).backend
+        if engine is not None:
+            return engine.backend  # type: ignore[no-any-return]
+        return select("auto").backend if self.precision in REDUCED else choose(fit)
 
     def _activations(self, hidden: int) -> tuple[str, ...]:
         """The activation of each hidden layer."""
         return (self.activation,) * hidden if isinstance(self.activation, str) else tuple(self.activation)
 
-    def _build(self, sizes: tuple[int, ...], parameters: np.ndarray) -> None:
+    def _build(self, network: Network, parameters: np.ndarray, backend: Backend) -> None:
         """An engine that starts from `parameters` (P,); the one at hand where it is of the same network."""
-        backend, _ = select(self.backend)
-        loss, numbers = self._loss(sizes[-1], parameters.dtype)
-        network = Network(sizes, self._activations(len(sizes) - 2), loss, numbers, float(self.dropout))
+        if self.precision is not None:
+            parameter_type(backend, self.precision)  # raises where it cannot compute so
         threads = thread_limit(self.threads)
         engine = vars(self).get("_engine")
-        if engine is not None and engine.fits(backend, network, parameters.dtype, threads):
+        if engine is not None and engine.fits(backend, network, parameters.dtype, threads, self.precision):
             engine.take(self.coefs_, self.intercepts_)
             return
         if engine is not None and hasattr(self, "_optimizer"):
             self._optimizer = self._optimizer.saved(engine)
-        self._engine = Engine(backend, network, parameters, threads)
+        self._engine = Engine(backend, network, parameters, threads, self.precision)
         self.coefs_, self.intercepts_ = self._engine.coefs, self._engine.intercepts
 
     def _logits(self, X: Any) -> np.ndarray:
@@ -154,10 +181,42 @@ class BaseMLP(BaseEstimator, ABC):
         X = validate_data(self, X, accept_sparse="csr", dtype=self.coefs_[0].dtype, order="C", reset=False)
         engine = vars(self).get("_engine")
         if engine is None:  # it stayed behind when the estimator was pickled
-            self._build(*packed(self.coefs_, self.intercepts_))
+            sizes, parameters = packed(self.coefs_, self.intercepts_)
+            name = "numpy" if self.backend == "auto" and self.precision not in REDUCED else self.backend
+            self._build(self._network(sizes, parameters.dtype), parameters, select(name).backend)
             engine = self._engine
         engine.take(self.coefs_, self.intercepts_)
         return np.asarray(engine.logits(X))
+
+    def to_sklearn(self) -> Any:
+        """A fitted estimator of scikit-learn's with a copy of the weights; it predicts the same.
+
+        What scikit-learn has no word for, and only training needs, is left behind. Raises ValueError for activations
+        that it does not have.
+        """
+        from fastmlp.estimators.convert import to_sklearn
+
+        return to_sklearn(self)
+
+    @classmethod
+    def from_sklearn(cls, model: Any, **options: Any) -> Self:
+        """A fitted estimator with a copy of the weights of a fitted one of scikit-learn's.
+
+        `options` are further parameters, such as backend. Raises ValueError for an estimator of another kind.
+        """
+        from fastmlp.estimators.convert import from_sklearn
+
+        return from_sklearn(cls, model, **options)  # type: ignore[no-any-return]
+
+    def to_onnx(self) -> Any:
+        """The fitted network as an ``onnx.ModelProto``, to predict with any ONNX runtime.
+
+        It takes "X" (N, I) of the weights' type. A classifier gives "label" and "probabilities", as `predict` and
+        `predict_proba`; a regressor gives "y". Raises ImportError where onnx is not installed (the extra onnx).
+        """
+        from fastmlp.estimators.onnx import to_onnx
+
+        return to_onnx(self)
 
     def _is_stochastic(self) -> bool:
         """Whether there is a partial_fit; raises the reason why not."""

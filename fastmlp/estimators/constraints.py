@@ -11,8 +11,9 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from fastmlp import backends
 from fastmlp.activations import ACTIVATIONS
 from fastmlp.estimators.callbacks import Callbacks
-from fastmlp.estimators.schedules import PLAIN, SHAPED
+from fastmlp.schedules import PLAIN, SHAPED
 
+REDUCED = ("tf32", "float16", "bfloat16")  # precisions of operands of products, which not every backend has
 STOCHASTIC = ("sgd", "adam", "adamw")
 
 
@@ -63,7 +64,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "callbacks": [None, "array-like", callable],
     "progress": ["boolean"],
     "backend": [StrOptions(set(backends.NAMES))],
-    "precision": [None, StrOptions({"float32", "float64"})],
+    "precision": [None, StrOptions({"float32", "float64", *REDUCED})],
     "threads": [None, *whole(1)],
 }
 
@@ -88,6 +89,10 @@ def check_together(model: Any, incremental: bool, validation_data: Any) -> None:
             f"learning_rate={model.learning_rate!r}: solver='lbfgs' has no learning rate; use 'sgd' or 'adam'",
         ),
         (full_batch and model.weight_averaging, "weight_averaging: solver='lbfgs' has no epochs; use 'sgd' or 'adam'"),
+        (
+            full_batch and model.precision in REDUCED,
+            f"precision={model.precision!r}: solver='lbfgs' needs exact gradients; use 'float64', or 'adam'",
+        ),
         (full_batch and validation_data is not None, "validation_data: solver='lbfgs' has no epochs; use 'adam'"),
         (
             model.weight_decay is not None and model.solver != "adamw",

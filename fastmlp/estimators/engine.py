@@ -11,18 +11,23 @@ from typing import Any
 import numpy as np
 
 from fastmlp.backends.base import Array, Backend, Learner, Rows
+from fastmlp.inputs import blocks
 from fastmlp.network import Network, layer_views, parameter_count
 from fastmlp.optimizers import Settings, find
 
+SPARSE = "numpy"  # the backend that trains on CSR rows as they are
 Matrices = Sequence[np.ndarray]
 
 
 class Engine:
     """A network on a backend. `coefs` and `intercepts` are views of all parameters, kept on the host."""
 
-    def __init__(self, backend: Backend, network: Network, parameters: np.ndarray, threads: int | None):
-        self.backend, self.network, self.threads = backend, network, threads
-        self.plan = backend.plan(network, parameters, threads)
+    def __init__(
+        self, backend: Backend, network: Network, parameters: np.ndarray, threads: int | None,
+        precision: str | None = None,
+    ):  # fmt: skip
+        self.backend, self.network, self.threads, self.precision = backend, network, threads, precision
+        self.plan = backend.plan(network, parameters, threads, precision)
         worked_in = self.plan.parameters
         self.on_host = isinstance(worked_in, np.ndarray)
         self.parameters = worked_in if self.on_host else parameters.copy()  # (P,)
@@ -31,10 +36,12 @@ class Engine:
         self.lock = threading.RLock()  # a plan has one set of buffers: two threads take turns
         self.learner: Learner | None = None
 
-    def fits(self, backend: Backend, network: Network, dtype: np.dtype, threads: int | None) -> bool:
+    def fits(
+        self, backend: Backend, network: Network, dtype: np.dtype, threads: int | None, precision: str | None
+    ) -> bool:
         """Whether this engine is one of `network` on `backend`."""
-        same = (self.backend is backend, self.network == network, self.threads == threads)
-        return all(same) and self.parameters.dtype == dtype
+        own = self.backend, self.network, self.parameters.dtype, self.threads, self.precision
+        return own == (backend, network, dtype, threads, precision)
 
     def holds(self, coefs: Matrices, intercepts: Matrices) -> bool:
         """Whether these lists hold the engine's own arrays."""
@@ -79,9 +86,12 @@ class Engine:
         return Rows(put(X), put(y), weight=None if weight is None else put(weight))
 
     def logits(self, X: Any) -> np.ndarray:
-        """The last layer's z of host rows X (N, I) -> (N, O)."""
+        """The last layer's z of host rows X (N, I), an array or CSR -> (N, O)."""
         with self.in_use():
-            return self.plan.logits(X)
+            if isinstance(X, np.ndarray) or self.backend.name == SPARSE:
+                return self.plan.logits(X)
+            parts = [self.plan.logits(X[block].toarray()) for block in blocks(*X.shape)]
+            return np.concatenate(parts)  # (N, O)
 
 
 def packed(coefs: Matrices, intercepts: Matrices) -> tuple[tuple[int, ...], np.ndarray]:

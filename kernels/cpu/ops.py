@@ -9,19 +9,46 @@ from numba import types
 from numba.extending import overload
 
 from .cache import compiled
-from .product import DEPTH, multiply, multiply_listed, multiply_listed_relu, multiply_mask, multiply_relu
+from .product import DEPTH, FAR, LINE, multiply, multiply_listed, multiply_listed_relu, multiply_mask, multiply_relu
 from .sparse import GROUP
+
+WHOLE = 2**62  # as many k as there are
+# Where B comes from far away: for so many rows of A at least, how many k at a time. One block of rows reads B in as few
+# streams as the CPU follows; a few blocks share a copy of it, made from pieces of many columns.
+DEPTHS = ((112, DEPTH), (15, 128), (8, 16), (0, 8))
+
+
+def depth(like, M, N, row):
+    """How many k to take at a time, for A (M, K) and B (K, N) with `row` bytes from row to row."""
+
+
+@overload(depth)
+def _depth(like, M, N, row):
+    if like.dtype == types.uint32:  # a product that rounds to bfloat16 takes no more
+        return lambda like, M, N, row: DEPTH
+
+    def by_shape(like, M, N, row):
+        if N * like.itemsize <= LINE:
+            return WHOLE  # B is small: the rows of A are read from end to end
+        if row >= FAR:
+            for rows, deep in DEPTHS:
+                if rows <= M:
+                    return deep
+        return DEPTH
+
+    return by_shape
 
 
 @compiled
 def all_but_last(like, a, a_row, a_step, b, b_row, start, start_row, c, c_row, M, N, K):
-    """C = start + A B over k in pieces of DEPTH, but for the last piece, which is the caller's to finish.
+    """C = start + A B over k in pieces of a `depth`, but for the last piece, which is the caller's to finish.
 
     Returns where it begins: a, b, start, start_row and how many k are left.
     """
-    while K > DEPTH:
-        multiply(like, a, a_row, a_step, b, b_row, start, start_row, c, c_row, 0, 0, M, N, DEPTH)
-        a, b, start, start_row, K = a + DEPTH * a_step, b + DEPTH * b_row, c, c_row, K - DEPTH
+    deep = depth(like, M, N, b_row)
+    while deep < K:
+        multiply(like, a, a_row, a_step, b, b_row, start, start_row, c, c_row, 0, 0, M, N, deep)
+        a, b, start, start_row, K = a + deep * a_step, b + deep * b_row, c, c_row, K - deep
     return a, b, start, start_row, K
 
 
@@ -87,7 +114,7 @@ def backprop(dz, WT, out):
     H = WT.shape[1]
     (d_row, d_step), W_row, c, c_row = dz.strides, WT.strides[0], out.ctypes.data, out.strides[0]
     d, w, start, start_row, O = all_but_last(
-        dz, dz.ctypes.data, d_row, d_step, WT.ctypes.data, W_row, 0, 0, c, c_row, N, H, O
+        WT, dz.ctypes.data, d_row, d_step, WT.ctypes.data, W_row, 0, 0, c, c_row, N, H, O
     )
     multiply(WT, d, d_row, d_step, w, W_row, start, start_row, c, c_row, 0, 0, N, H, O)
 

@@ -9,10 +9,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .cache import compiled
+from .cache import inner
 from .vector import (
     BYTES,
     I8,
+    I16,
     I32,
     I64,
     REALS,
@@ -79,59 +80,70 @@ def copy_numbers(typingctx, real, source, to, count):
     return types.void(real, types.int64, types.int64, types.int64), generate
 
 
-def make_rounding(order):
-    """An intrinsic: the first numbers of each of two vectors of float32, in bfloat16, zero for the rest, at `to`."""
+def make_rounding(order, some):
+    """An intrinsic: two vectors of float32, rounded to bfloat16 and in that order, at `to`.
 
-    @intrinsic
-    def round_two(typingctx, low, low_count, high, high_count, to):
-        floats = ir.VectorType(ir.FloatType(), LANES)
-        rounded = ir.VectorType(BFloat(), 2 * LANES)
+    Of `some` numbers the first low_count and high_count are read; zeros take the place of the others.
+    """
 
-        def generate(context, builder, signature, arguments):
-            low, low_count, high, high_count, to = arguments
-            vectors = [
-                load_lanes(builder, address, floats, PAIR, first_lanes(builder, count, LANES))
-                for address, count in ((high, high_count), (low, low_count))
-            ]
-            convert = declare(builder.module, "llvm.x86.avx512bf16.cvtne2ps2bf16.512", rounded, [floats] * 2)
-            both = builder.bitcast(builder.call(convert, vectors), ir.VectorType(ir.IntType(16), 2 * LANES))
-            places = ir.Constant(ir.VectorType(I32, 2 * LANES), order)
-            store(builder, builder.shuffle_vector(both, ir.Constant(both.type, ir.Undefined), places), to, 2)
-            return context.get_dummy_value()
+    def generate(context, builder, signature, arguments):
+        low, high, to, *counts = arguments
+        floats, rounded = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(BFloat(), 2 * LANES)
+        masks = [first_lanes(builder, count, LANES) for count in counts] or [None, None]
+        vectors = [
+            load_lanes(builder, *each) for each in ((low, floats, PAIR, masks[0]), (high, floats, PAIR, masks[1]))
+        ]
+        convert = declare(builder.module, "llvm.x86.avx512bf16.cvtne2ps2bf16.512", rounded, [floats] * 2)
+        both = builder.bitcast(builder.call(convert, vectors[::-1]), ir.VectorType(I16, 2 * LANES))
+        places = ir.Constant(ir.VectorType(I32, 2 * LANES), order)
+        store(builder, builder.shuffle_vector(both, ir.Constant(both.type, ir.Undefined), places), to, 2)
+        return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 5), generate
-
-    return round_two
-
-
-round_side_by_side = make_rounding(list(range(2 * LANES)))
-round_in_turns = make_rounding([place // 2 + place % 2 * LANES for place in range(2 * LANES)])
+    if some:
+        return intrinsic(
+            lambda typingctx, low, high, to, low_count, high_count: (types.void(*[types.int64] * 5), generate)
+        )
+    return intrinsic(lambda typingctx, low, high, to: (types.void(*[types.int64] * 3), generate))
 
 
-@compiled
+SIDE_BY_SIDE = list(range(2 * LANES))
+IN_TURNS = [place // 2 + place % 2 * LANES for place in range(2 * LANES)]
+neighbours, some_neighbours = make_rounding(SIDE_BY_SIDE, False), make_rounding(SIDE_BY_SIDE, True)
+pairs, some_pairs = make_rounding(IN_TURNS, False), make_rounding(IN_TURNS, True)
+
+
+@inner
 def lanes_left(count):
     """How many numbers of a vector count, 0 to LANES."""
     return max(0, min(count, LANES))
 
 
-@compiled
+@inner
 def round_rows(source, row, rows, K, to, to_row):
     """Rows of K float32 as pairs of neighbours. The room of a row is a multiple of 64 bytes, the rest of it zeros."""
     for n in range(rows):
-        for k in range(0, K, 2 * LANES):
-            low = source + n * row + k * PAIR
-            round_side_by_side(
-                low, lanes_left(K - k), low + LANES * PAIR, lanes_left(K - k - LANES), to + n * to_row + k * PAIR // 2
-            )
+        low, out = source + n * row, to + n * to_row
+        for _ in range(K // (2 * LANES)):
+            neighbours(low, low + LANES * PAIR, out)
+            low, out = low + 2 * LANES * PAIR, out + LANES * PAIR
+        rest = K % (2 * LANES)
+        if rest:
+            some_neighbours(low, low + LANES * PAIR, out, lanes_left(rest), lanes_left(rest - LANES))
 
 
-@compiled
+@inner
 def round_columns(source, row, columns, K, to, to_row):
     """K rows of float32 as pairs of one above the other, a zero below the last if it is alone.
 
     The room of a row of pairs is a multiple of 64 bytes.
     """
     for k in range(0, K, 2):
-        for i in range(0, columns, LANES):
-            low, count = source + k * row + i * PAIR, lanes_left(columns - i)
-            round_in_turns(low, count, low + row, count if k + 1 < K else 0, to + k // 2 * to_row + i * PAIR)
+        low, out, both = source + k * row, to + k // 2 * to_row, k + 1 < K
+        whole = columns // LANES if both else 0
+        for _ in range(whole):
+            pairs(low, low + row, out)
+            low, out = low + LANES * PAIR, out + LANES * PAIR
+        for i in range(whole * LANES, columns, LANES):
+            count = lanes_left(columns - i)
+            some_pairs(low, low + row, out, count, count if both else 0)
+            low, out = low + LANES * PAIR, out + LANES * PAIR

@@ -11,17 +11,18 @@ from tolerance import assert_close
 
 pytest.importorskip("numba")
 
+from fastmlp.kernels.cpu.microkernel import MASK, PLAIN, RELU
+from fastmlp.kernels.cpu.product import ARGUMENTS, DENSE, DEPTH, publish, symbol
+from fastmlp.kernels.cpu.vector import BFLOAT16, has_bfloat16
+from llvmlite.binding import address_of_symbol
+from test_product import Fence, expected, framed, needs_mprotect
+
 from fastmlp import OptionError, backends, train
 from fastmlp.backends import numba as numba_backend
 from fastmlp.backends.base import Rows
 from fastmlp.backends.numba import LARGE
-from fastmlp.kernels.cpu.microkernel import MASK, PLAIN, RELU
-from fastmlp.kernels.cpu.product import ARGUMENTS, DEPTH, publish, symbol
-from fastmlp.kernels.cpu.vector import BFLOAT16, has_bfloat16
 from fastmlp.network import Network, initialise, layer_views
 from fastmlp.optimizers import Settings, find
-from llvmlite.binding import address_of_symbol
-from test_product import Fence, expected, framed, needs_mprotect
 
 needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="this CPU has no AVX-512 BF16")
 FINISHES = (PLAIN, RELU, MASK)
@@ -35,19 +36,18 @@ def rounded(x):
 
 
 @cache
-def kinds():
+def multiply():
     publish(BFLOAT16)
-    prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * ARGUMENTS)
-    return {finish: prototype(address_of_symbol(symbol(BFLOAT16, finish))) for finish in FINISHES}
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * ARGUMENTS)(address_of_symbol(symbol(BFLOAT16, DENSE)))
 
 
 def call(finish, A, B, start, C, gate):
     """C = finish(start + A B); start is a row or None."""
     begin = 0 if start is None else start.ctypes.data
     (M, K), N = A.shape, B.shape[1]
-    kinds()[finish](
+    multiply()(
         A.ctypes.data, *A.strides, B.ctypes.data, B.strides[0], begin, 0, C.ctypes.data, C.strides[0],
-        gate.ctypes.data, gate.strides[0], M, N, K,
+        gate.ctypes.data, gate.strides[0], M, N, K, finish,
     )  # fmt: skip
 
 
@@ -131,8 +131,11 @@ def gradients(x, y, W, b):
 
 
 @needs_bfloat16
-@pytest.mark.parametrize("sizes", [(13, 4), (19, 23, 5), (40, 33, 17, 3)], ids=str)
-@pytest.mark.parametrize("batch", [61, LARGE + 7], ids=["phases", "tiles"])
+@pytest.mark.parametrize(
+    ("sizes", "batch"),
+    [((13, 4), LARGE + 7), ((19, 23, 5), 61), ((19, 23, 5), LARGE + 7), ((40, 33, 17, 3), 61)],
+    ids=str,
+)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_step_follows_the_oracle_with_rounded_operands(sizes, batch, threads, monkeypatch):
     monkeypatch.setattr(numba_backend, "team_threads", lambda asked: asked)

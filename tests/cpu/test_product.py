@@ -16,7 +16,7 @@ from tolerance import assert_close
 pytest.importorskip("numba")
 
 from fastmlp.kernels.cpu.microkernel import MASK, PLAIN, RELU
-from fastmlp.kernels.cpu.product import ARGUMENTS, DEPTH, publish, symbol
+from fastmlp.kernels.cpu.product import ARGUMENTS, DENSE, DEPTH, FAR, PACKED_ROWS, WAY, publish, symbol
 from fastmlp.kernels.cpu.vector import register_bytes
 from llvmlite.binding import address_of_symbol
 
@@ -26,11 +26,10 @@ LAYOUTS = ("C", "Fortran", "every second", "reversed", "repeated row", "byte 1",
 
 
 @cache
-def kinds(real):
-    """The C function of each finish."""
+def multiply(real):
+    """The C function."""
     publish(real)
-    prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * ARGUMENTS)
-    return {finish: prototype(address_of_symbol(symbol(real, finish))) for finish in FINISHES}
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * ARGUMENTS)(address_of_symbol(symbol(real, DENSE)))
 
 
 def call(finish, A, B, start, C, gate=None):
@@ -38,8 +37,8 @@ def call(finish, A, B, start, C, gate=None):
     begin = (0, 0) if start is None else (start.ctypes.data, start.strides[0] if start.ndim == 2 else 0)
     shut = (0, 0) if gate is None else (gate.ctypes.data, gate.strides[0])
     (M, K), N = A.shape, B.shape[1]
-    kinds(C.dtype.name)[finish](
-        A.ctypes.data, *A.strides, B.ctypes.data, B.strides[0], *begin, C.ctypes.data, C.strides[0], *shut, M, N, K
+    multiply(C.dtype.name)(
+        A.ctypes.data, *A.strides, B.ctypes.data, B.strides[0], *begin, C.ctypes.data, C.strides[0], *shut, M, N, K, finish
     )
 
 
@@ -143,6 +142,30 @@ def test_any_size_in_any_layout(M, N, K, real, finish, kind, layout, seed):
     A = laid_out(A, layout)
     start = with_frame(start) if kind == "matrix" else start
     check(finish, A, with_frame(B), start, kind, with_frame(gate))
+
+
+def rows_apart(values, size):
+    """The same numbers, in rows `size` bytes apart, NaN between them."""
+    wide = np.full((values.shape[0], size // values.itemsize), np.nan, values.dtype)
+    wide[:, : values.shape[1]] = values
+    return wide[:, : values.shape[1]]
+
+
+def check_far_apart(real):
+    """Operands that are copied: rows of A and of B that collide in the caches, and more rows than fit one copy."""
+    rng = np.random.default_rng(0)
+    for M, N, K in ((PACKED_ROWS, 300, 33), (PACKED_ROWS - 1, 40, 70), (237, 19, DEPTH), (130, 530, 9), (9, 3, 600)):
+        for far_A, far_B, finish in pairs((0, WAY, 2 * WAY), (0, FAR, 2 * WAY), FINISHES):
+            kind = STARTS[(M + N + far_B // FAR) % 4]
+            A, B, gate, start = operands(rng, M, N, K, real, kind)
+            A = rows_apart(A, far_A) if far_A and far_A >= K * A.itemsize else A
+            B = rows_apart(B, far_B) if far_B and far_B >= N * B.itemsize else with_frame(B)
+            check(finish, A, B, start, kind, gate)
+
+
+@pytest.mark.parametrize("real", ["float32", "float64"])
+def test_rows_that_collide_in_a_cache(real):
+    check_far_apart(real)
 
 
 @pytest.mark.parametrize("real", ["float32", "float64"])
@@ -273,6 +296,7 @@ assert register_bytes() == int(sys.argv[1]), register_bytes()
 assert has_fma() == (sys.argv[2] == "True")
 test_product.check_every_size("float32", range(1, 16), range(1, 41))
 test_product.check_specials("float32")
+test_product.check_far_apart("float32")
 if sys.platform != "win32":
     test_product.check_fences("float32")
 test_kernels.check_ops("float32")

@@ -25,7 +25,7 @@ VALUES = [
     dict(dropout=1.0), dict(dropout=-0.1), dict(activation="swish"), dict(solver="rmsprop"), dict(clip_norm=0.0),
     dict(weight_decay=-1.0), dict(warmup_epochs=-1), dict(decay_every=0), dict(decay_factor=1.5),
     dict(weight_averaging=1.0),
-    dict(backend="torch"), dict(precision="float16"), dict(threads=0), dict(learning_rate="linear"),
+    dict(backend="torch"), dict(precision="int8"), dict(threads=0), dict(learning_rate="linear"),
 ]  # fmt: skip
 
 
@@ -117,3 +117,13 @@ def test_a_batch_without_weight_is_refused():
 def test_a_layer_of_no_units_is_refused():
     with pytest.raises(ValueError, match="hidden_layer_sizes must be > 0"):
         MLPClassifier((3, 0)).fit(*data("iris"))
+
+
+@pytest.mark.parametrize("precision", ["tf32", "float16"])
+def test_a_precision_that_the_backend_does_not_have_is_refused(precision):
+    model = MLPClassifier(precision=precision, backend="numpy")
+    with pytest.raises(ValueError, match=f"cannot compute in {precision}"):
+        model.fit(*data("iris"))
+    assert not hasattr(model, "coefs_")
+    with pytest.raises(ValueError, match="needs exact gradients"):
+        MLPClassifier(precision=precision, solver="lbfgs").fit(*data("iris"))

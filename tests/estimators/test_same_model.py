@@ -15,11 +15,11 @@ SOLVERS = {
     "nesterov": dict(solver="sgd", learning_rate_init=0.02),
     "invscaling": dict(solver="sgd", learning_rate="invscaling", learning_rate_init=0.05),
     "adaptive": dict(solver="sgd", learning_rate="adaptive", tol=0.05, n_iter_no_change=2),
-    "adam": dict(learning_rate_init=0.01),
+    "adam": dict(),
 }
 DATA = ("digits", "iris", "breast_cancer", "multilabel", "diabetes", "several targets")
 CLOSE = {"float64": 1e-7, "float32": 1e-3}
-SHARED = dict(hidden_layer_sizes=(12, 7), max_iter=30, random_state=11, batch_size=40)
+SHARED = dict(hidden_layer_sizes=(20,), max_iter=30, random_state=11, batch_size=40)
 
 
 @cache
@@ -59,7 +59,8 @@ def test_losses_of_30_epochs(backend, name, solver, early_stopping, dtype):
     "options",
     [
         dict(activation="identity"), dict(activation="logistic"), dict(activation="tanh"), dict(hidden_layer_sizes=()),
-        dict(hidden_layer_sizes=9), dict(shuffle=False), dict(batch_size="auto"), dict(batch_size=33), dict(alpha=0.0),
+        dict(hidden_layer_sizes=9), dict(hidden_layer_sizes=(12, 7, 5)),
+        dict(shuffle=False), dict(batch_size="auto"), dict(batch_size=33), dict(alpha=0.0),
         dict(alpha=2.0), dict(beta_1=0.5, beta_2=0.9, epsilon=1e-3), dict(validation_fraction=0.3),
     ],
     ids=str,

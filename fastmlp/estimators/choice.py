@@ -1,0 +1,93 @@
+"""backend="auto" for an estimator: compiled code where it saves more time than its compilation takes."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fastmlp.backends import load, select
+from fastmlp.backends.base import Backend
+from fastmlp.network import Network
+
+# Seconds, measured on 2 cores of an AMD EPYC (Zen 5): to compile for one kind of fit; to load that from the compile
+# cache; to import Numba before; and what NumPy takes longer than compiled code, for each step and for each flop.
+COMPILE, LOAD, IMPORT = 13.0, 0.3, 1.2
+STEP, FLOP = 2e-4, {"float32": 6e-12, "float64": 1.2e-11}
+
+
+class Fit(NamedTuple):
+    """What compiled code depends on, and how much there is to do."""
+
+    network: Network
+    rule: str
+    X: Any  # (N, I)
+    weighted: bool
+    shuffled: bool
+    batch: int
+    epochs: int
+
+    @property
+    def kind(self) -> str:
+        """Fits of one kind run the same compiled code."""
+        net = self.network
+        parts = len(net.sizes), *net.kinds, net.loss, net.dropout > 0, self.rule, self.weighted, self.shuffled
+        return "-".join(map(str, (*parts, self.batch > 1024, self.X.dtype)))
+
+    @property
+    def gain(self) -> float:
+        """Seconds that compiled code saves, about."""
+        n = self.X.shape[0]
+        flop = 6 * sum(a * b for a, b in pairwise(self.network.sizes)) * n * self.epochs
+        return self.epochs * -(-n // self.batch) * STEP + flop * FLOP[self.X.dtype.name]
+
+
+could_save: Counter[str] = Counter()  # seconds, by kind, of the fits of this process
+marked: set[Path] = set()  # by this process
+
+
+def choose(fit: Fit) -> Backend:
+    """The backend for a fit where none was asked for.
+
+    Compilation happens once for a kind of fit, and is kept on disk. Until it is there NumPy runs, as long as the fits
+    of this process together have lost less time by it than compilation takes: in the end at most twice the least.
+    """
+    gpu, plain = load("cupy"), load("numpy")
+    if isinstance(gpu, Backend):
+        return gpu
+    could_save[fit.kind] += fit.gain
+    saved = could_save[fit.kind]
+    if isinstance(plain, str) or saved > (LOAD if "numba" in sys.modules else LOAD + IMPORT):
+        backend = select("auto").backend
+        if backend.name != "numba" or saved > COMPILE or is_marked(fit):
+            return backend
+    assert isinstance(plain, Backend)
+    return plain
+
+
+def mark_of(fit: Fit) -> Path | None:
+    """The file beside the compiled code that says that it holds what this kind of fit needs; None if none is kept."""
+    from fastmlp.backends import compiled, compiled_update
+    from fastmlp.kernels.cpu import sparse
+
+    folder = compiled.epoch_in_phases._cache.cache_path
+    if folder is None:
+        return None
+    return Path(folder) / f"fastmlp-{compiled_update.VERSION}-{fit.kind}-{sparse.worth_marking(fit.X)}.kept"
+
+
+def is_marked(fit: Fit) -> bool:
+    """Whether this kind of fit has been compiled here, by this process or another."""
+    path = mark_of(fit)
+    return path is not None and path.exists()
+
+
+def is_compiled(fit: Fit) -> None:
+    """Remember, for later processes too, that this kind of fit has been compiled."""
+    could_save[fit.kind] += COMPILE
+    path = mark_of(fit)
+    if path is not None and path not in marked and path.parent.is_dir():
+        path.touch()
+        marked.add(path)

@@ -1,0 +1,111 @@
+"""The options of a training, checked when they are put together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastmlp.errors import OptionError
+from fastmlp.optimizers import find
+
+if TYPE_CHECKING:
+    from fastmlp.model import Model
+
+PRECISIONS = ("float32", "float64", "tf32", "float16", "bfloat16")
+WIDEST = 2**40  # units of a layer; fewer may still be too many for the memory
+Callback = Callable[["Model"], object]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a training hangs on beside its data; `fastmlp.train` explains each.
+
+    Raises OptionError for an impossible value, naming the option, what was expected and what came.
+    """
+
+    validation: Any = None
+    hidden: int | Sequence[int] = (160,)
+    backend: str = "auto"
+    epochs: int | None = None
+    batch_size: int | str | None = None
+    optimizer: str = "momentum"
+    learning_rate: float | None = None
+    beta: float = 0.9
+    precision: str = "float32"
+    scale: str | None = None
+    seed: int = 0
+    threads: int | None = None
+    strict: bool = False
+    callbacks: Sequence[Callback] = ()
+    device: int = 0
+
+    def __post_init__(self) -> None:
+        rate = self.rate
+        for name, value, good, expected in (
+            ("hidden", self.widths, all(whole(n, 1) for n in self.widths), "whole numbers from 1, one a hidden layer"),
+            (
+                "hidden",
+                self.widths,
+                all(n < WIDEST for n in self.widths if whole(n, 1)),
+                f"layers of fewer than {WIDEST:,} units",
+            ),
+            ("epochs", self.epochs, self.epochs is None or whole(self.epochs, 1), "a whole number from 1"),
+            (
+                "batch_size",
+                self.batch_size,
+                self.batch_size is None or whole(self.batch_size, 1) or self.batch_size == "full",
+                "a whole number from 1, or 'full'",
+            ),
+            ("learning_rate", rate, real(rate) and rate > 0, "a finite number above 0"),
+            ("beta", self.beta, real(self.beta) and 0 <= self.beta < 1, "a number from 0 to below 1"),
+            (
+                "precision",
+                self.precision,
+                isinstance(self.precision, str) and self.precision in PRECISIONS,
+                " or ".join(PRECISIONS),
+            ),
+            ("scale", self.scale, self.scale is None or self.scale == "standard", "None or 'standard'"),
+            ("seed", self.seed, whole(self.seed, 0) and self.seed < 2**32, "a whole number from 0 to below 2**32"),
+            (
+                "callbacks",
+                self.callbacks,
+                isinstance(self.callbacks, Sequence) and all(map(callable, self.callbacks)),
+                "a sequence of functions",
+            ),
+            ("threads", self.threads, threads_possible(self.threads), "a whole number from 1, or None"),
+            ("device", self.device, whole(self.device, 0), "a whole number from 0"),
+        ):
+            if not good:
+                raise OptionError(f"{name}: expected {expected}; got {value!r}")
+
+    @cached_property
+    def widths(self) -> tuple[Any, ...]:
+        """Units of each hidden layer."""
+        several = isinstance(self.hidden, Sequence | np.ndarray) and not isinstance(self.hidden, str)
+        return tuple(self.hidden) if several else (self.hidden,)  # type: ignore[arg-type]
+
+    @property
+    def rate(self) -> Any:
+        """The learning rate, the optimizer's own where none was given. Raises OptionError for an unknown optimizer."""
+        rule = find(self.optimizer)
+        return rule.learning_rate if self.learning_rate is None else self.learning_rate
+
+
+def whole(value: Any, least: int) -> bool:
+    """Whether `value` is a whole number from `least` on."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
+
+
+def real(value: Any) -> bool:
+    """Whether `value` is a finite number."""
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def threads_possible(value: Any) -> bool:
+    """Whether `value` can be a number of threads: a whole number from 1, or None."""
+    return value is None or whole(value, 1)
