@@ -1,9 +1,9 @@
 """`fastmlp.network` compiled by Numba, in the loops over tiles and batches that a team of threads runs.
 
 A batch of many rows is worked through in tiles: each thread adds up a gradient of its own while a tile's numbers are
-in its cache; the gradients are then summed and the parameters updated. A smaller batch takes two phases: first its
-rows are split over the threads, as far as dz; then its features, each thread updating the weights whose gradient it
-has just made.
+in its cache; the gradients are then summed and the parameters updated. A smaller batch takes phases: each thread owns
+columns of the first layer, and has a share of the rows for the other layers; it updates the weights whose gradient it
+has just made. docs/performance.md explains both.
 """
 
 from __future__ import annotations
