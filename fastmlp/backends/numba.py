@@ -31,7 +31,7 @@ from fastmlp.network import Layers, Network, layer_views, parameter_count
 from fastmlp.optimizers import Optimizer, Settings, Step, corrected_rates, step_scalars
 
 RATE, SHRINK = map(Step._fields.index, ("rate", "shrink"))
-LARGE = 1024  # rows: a larger batch is worked through in tiles, a smaller one in two phases
+LARGE = 1024  # rows: a larger batch is worked through in tiles, a smaller one in phases
 ALONE = 1e6  # flop between two barriers below which a second thread does not pay
 START = 4e7  # flop below which it does not pay to start one
 BRIEF = 1e9  # flop that the calling thread may work through itself before it must listen for Ctrl-C
