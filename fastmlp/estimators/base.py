@@ -188,6 +188,36 @@ class BaseMLP(BaseEstimator, ABC):
         engine.take(self.coefs_, self.intercepts_)
         return np.asarray(engine.logits(X))
 
+    def to_sklearn(self) -> Any:
+        """A fitted estimator of scikit-learn's with a copy of the weights; it predicts the same.
+
+        What scikit-learn has no word for, and only training needs, is left behind. Raises ValueError for activations
+        that it does not have.
+        """
+        from fastmlp.estimators.convert import to_sklearn
+
+        return to_sklearn(self)
+
+    @classmethod
+    def from_sklearn(cls, model: Any, **options: Any) -> Self:
+        """A fitted estimator with a copy of the weights of a fitted one of scikit-learn's.
+
+        `options` are further parameters, such as backend. Raises ValueError for an estimator of another kind.
+        """
+        from fastmlp.estimators.convert import from_sklearn
+
+        return from_sklearn(cls, model, **options)  # type: ignore[no-any-return]
+
+    def to_onnx(self) -> Any:
+        """The fitted network as an ``onnx.ModelProto``, to predict with any ONNX runtime.
+
+        It takes "X" (N, I) of the weights' type. A classifier gives "label" and "probabilities", as `predict` and
+        `predict_proba`; a regressor gives "y". Raises ImportError where onnx is not installed (the extra onnx).
+        """
+        from fastmlp.estimators.onnx import to_onnx
+
+        return to_onnx(self)
+
     def _is_stochastic(self) -> bool:
         """Whether there is a partial_fit; raises the reason why not."""
         if self.solver not in STOCHASTIC:

@@ -61,25 +61,33 @@ def choose(fit: Fit) -> Backend:
     saved = could_save[fit.kind]
     if isinstance(plain, str) or saved > (LOAD if "numba" in sys.modules else LOAD + IMPORT):
         backend = select("auto").backend
-        if backend.name != "numba" or saved > COMPILE or mark_of(fit).exists():
+        if backend.name != "numba" or saved > COMPILE or is_marked(fit):
             return backend
     assert isinstance(plain, Backend)
     return plain
 
 
-def mark_of(fit: Fit) -> Path:
-    """The file beside the compiled code that says that it holds what this kind of fit needs."""
+def mark_of(fit: Fit) -> Path | None:
+    """The file beside the compiled code that says that it holds what this kind of fit needs; None if none is kept."""
     from fastmlp.backends import compiled, compiled_update
     from fastmlp.kernels.cpu import sparse
 
-    folder = Path(compiled.epoch_in_phases._cache.cache_path)
-    return folder / f"fastmlp-{compiled_update.VERSION}-{fit.kind}-{sparse.worth_marking(fit.X)}.kept"
+    folder = compiled.epoch_in_phases._cache.cache_path
+    if folder is None:
+        return None
+    return Path(folder) / f"fastmlp-{compiled_update.VERSION}-{fit.kind}-{sparse.worth_marking(fit.X)}.kept"
+
+
+def is_marked(fit: Fit) -> bool:
+    """Whether this kind of fit has been compiled here, by this process or another."""
+    path = mark_of(fit)
+    return path is not None and path.exists()
 
 
 def is_compiled(fit: Fit) -> None:
     """Remember, for later processes too, that this kind of fit has been compiled."""
     could_save[fit.kind] += COMPILE
     path = mark_of(fit)
-    if path not in marked and path.parent.is_dir():
+    if path is not None and path not in marked and path.parent.is_dir():
         path.touch()
         marked.add(path)

@@ -5,8 +5,8 @@ import sys
 
 import numpy as np
 import pytest
-from estimators.conftest import data
 
+from estimators.conftest import data
 from fastmlp import MLPClassifier, backends
 from fastmlp.estimators import choice
 from fastmlp.estimators.choice import COMPILE, Fit, choose
