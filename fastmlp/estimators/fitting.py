@@ -47,12 +47,12 @@ def fit_stochastic(model: Any, engine: Engine, data: Data, validation: Data | No
         fit.finish()
     fit.callbacks.tell("on_fit_end", model)
     if reason == INTERRUPTED:
-        warnings.warn("Training interrupted by user.", stacklevel=4)
+        warnings.warn("Training interrupted by user.", stacklevel=5)
     elif reason == DONE and not incremental:
         warnings.warn(
             f"Stochastic Optimizer: Maximum iterations ({epochs}) reached and the optimization hasn't converged yet.",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
@@ -147,6 +147,6 @@ def batch_rows(batch_size: int | str, n: int) -> int:
         return min(200, n)
     if batch_size > n:
         warnings.warn(
-            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=6
+            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=7
         )
     return int(np.clip(batch_size, 1, n))
