@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
+from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,10 +41,10 @@ class Fit(NamedTuple):
         """Seconds that compiled code saves, about."""
         n = self.X.shape[0]
         flop = 6 * sum(a * b for a, b in pairwise(self.network.sizes)) * n * self.epochs
-        return self.epochs * -(-n // self.batch) * STEP + flop * FLOP[self.X.dtype.name]
+        return float(self.epochs * -(-n // self.batch) * STEP + flop * FLOP[self.X.dtype.name])
 
 
-could_save: Counter[str] = Counter()  # seconds, by kind, of the fits of this process
+could_save: defaultdict[str, float] = defaultdict(float)  # seconds, by kind, of the fits of this process
 marked: set[Path] = set()  # by this process
 
 
