@@ -230,8 +230,6 @@ class NumbaPlan:
 
     def csr(self, X: Any) -> csr.CSR:
         """The arrays of a CSR matrix X (M, I). Raises DataError if they would lead beyond its columns or numbers."""
-        if self.rounded:
-            raise DataError("X: expected an array, since products of CSR rows are not rounded; pass X.toarray()")
         starts, columns = X.indptr.astype(np.int64), X.indices.astype(np.int32, copy=False)
         steps, inside = np.diff(starts), len(columns) == 0 or 0 <= columns.min() <= columns.max() < X.shape[1]
         if not inside or starts[0] != 0 or steps.min(initial=0) < 0 or starts[-1] > min(len(columns), len(X.data)):

@@ -8,6 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from fastmlp.backends import load, select
 from fastmlp.backends.base import Backend
 from fastmlp.network import Network
@@ -23,7 +25,7 @@ class Fit(NamedTuple):
 
     network: Network
     rule: str
-    X: Any  # (N, I)
+    X: Any  # (N, I), an array or CSR
     weighted: bool
     shuffled: bool
     batch: int
@@ -34,7 +36,8 @@ class Fit(NamedTuple):
         """Fits of one kind run the same compiled code."""
         net = self.network
         parts = len(net.sizes), *net.kinds, net.loss, net.dropout > 0, self.rule, self.weighted, self.shuffled
-        return "-".join(map(str, (*parts, self.batch > 1024, self.X.dtype)))
+        layout = "dense" if isinstance(self.X, np.ndarray) else "csr"
+        return "-".join(map(str, (*parts, self.batch > 1024, self.X.dtype, layout)))
 
     @property
     def gain(self) -> float:
@@ -75,7 +78,8 @@ def mark_of(fit: Fit) -> Path | None:
     folder = compiled.epoch_in_phases._cache.cache_path
     if folder is None:
         return None
-    return Path(folder) / f"fastmlp-{compiled_update.VERSION}-{fit.kind}-{sparse.worth_marking(fit.X)}.kept"
+    skips = isinstance(fit.X, np.ndarray) and sparse.worth_marking(fit.X)
+    return Path(folder) / f"fastmlp-{compiled_update.VERSION}-{fit.kind}-{skips}.kept"
 
 
 def is_marked(fit: Fit) -> bool:
