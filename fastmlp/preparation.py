@@ -68,7 +68,7 @@ class Source:
         scaling, given = (dtype, *self.scaling(options)), options.validation
 
         def put(key: Any, make: Callable[[], np.ndarray]) -> Any:
-            return self.once((backend.name, *key), lambda: backend.asarray(make()))
+            return self.once((backend, *key), lambda: backend.asarray(make()))
 
         rows = Rows(put(("X", *scaling), lambda: inputs.prepare(self.X, dtype)), put(("y",), lambda: self.codes))
         if parts is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any
 
 
@@ -42,6 +43,12 @@ class Report:
 
 def versions(libraries: dict[str, str]) -> dict[str, str]:
     """fastmlp's and Python's versions before those of the libraries that ran."""
+    return {"fastmlp": own_version(), "python": platform.python_version(), **libraries}
+
+
+@cache
+def own_version() -> str:
+    """fastmlp's version, looked up once: that takes longer than some networks do."""
     from importlib.metadata import version  # slow to import, and not needed to `import fastmlp`
 
-    return {"fastmlp": version("fastmlp"), "python": platform.python_version(), **libraries}
+    return version("fastmlp")

@@ -8,6 +8,7 @@ published (`product.publish`), but for ``totals``, which is float64.
 from numba import types
 from numba.extending import overload
 
+from . import csr
 from .cache import compiled
 from .product import DEPTH, FAR, LINE, multiply, multiply_listed, multiply_listed_relu, multiply_mask, multiply_relu
 from .sparse import GROUP
@@ -56,7 +57,7 @@ def all_but_last(like, a, a_row, a_step, b, b_row, start, start_row, c, c_row, M
 def affine(x, W, b, out, relu):
     """out = x W + b, then max(., 0) if relu. x (N, I), W (I, H), b (H,) -> out (N, H). 2*N*I*H flop.
 
-    x is an array, or `Marked` rows, whose zeros are skipped.
+    x is an array, or `Marked` rows, whose zeros are skipped, or `csr.Picked` rows.
     """
     multiply_rows(x, W, b, out, relu)
 
@@ -123,7 +124,7 @@ def backprop(dz, WT, out):
 def gradient_rows(a, dz, dW, first, last, add):
     """dW = rows `first` to `last` of a^T dz, or added to it. a (N, H), dz (N, O), dW (last - first, O).
 
-    a is an array, or `Marked` rows, whose zeros are skipped; `first` is then a multiple of GROUP.
+    a is an array, or `Marked` rows, whose zeros are skipped; `first` is then a multiple of GROUP; or `csr.Picked` rows.
     """
     multiply_columns(a, dz, dW, first, last, add)
 
@@ -158,22 +159,29 @@ def listed_gradient_rows(a, dz, dW, first, last, add):
 
 
 def multiply_rows(x, W, b, out, relu):
-    """`dense_affine` or `listed_affine`, by the type of x."""
+    """`dense_affine`, `listed_affine` or `csr.affine`, by the type of x."""
 
 
 def multiply_columns(a, dz, dW, first, last, add):
-    """`dense_gradient_rows` or `listed_gradient_rows`, by the type of a."""
+    """`dense_gradient_rows`, `listed_gradient_rows` or `csr.gradient_rows`, by the type of a."""
+
+
+def by_type(x, dense, listed, sparse):
+    """One of three, by the Numba type of rows x."""
+    if isinstance(x, types.Array):
+        return dense
+    return sparse if x.instance_class is csr.Picked else listed
 
 
 @overload(multiply_rows)
 def _multiply_rows(x, W, b, out, relu):
-    chosen = dense_affine if isinstance(x, types.Array) else listed_affine
+    chosen = by_type(x, dense_affine, listed_affine, csr.affine)
     return lambda x, W, b, out, relu: chosen(x, W, b, out, relu)
 
 
 @overload(multiply_columns)
 def _multiply_columns(a, dz, dW, first, last, add):
-    chosen = dense_gradient_rows if isinstance(a, types.Array) else listed_gradient_rows
+    chosen = by_type(a, dense_gradient_rows, listed_gradient_rows, csr.gradient_rows)
     return lambda a, dz, dW, first, last, add: chosen(a, dz, dW, first, last, add)
 
 
