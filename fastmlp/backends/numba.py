@@ -389,7 +389,7 @@ class NumbaLearner:
                 compiled.epoch_in_tiles(thread, task, moves, tiles[thread], *self.views[thread], batch_size)
                 sums[thread, 0] = totals[thread]
         else:
-            order = np.arange(n) if rows.index is None else rows.index
+            order = np.arange(len(rows)) if rows.index is None else rows.index  # (epochs * N,)
             if len(self.batch.x) < batch_size or kind != self.batch_kind:
                 self.batch, self.batch_kind = plan.buffers(batch_size, kind), kind
             batch = plan.with_lists(self.batch, rows, batch_size)
