@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from typing import Any, Self
 
 import numpy as np
-from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
@@ -17,7 +16,7 @@ from fastmlp.estimators.choice import Fit, choose, is_compiled
 from fastmlp.estimators.constraints import REDUCED, STOCHASTIC, check_activations, check_together
 from fastmlp.estimators.data import Data
 from fastmlp.estimators.draws import start_values
-from fastmlp.estimators.engine import SPARSE, Engine, packed, thread_limit
+from fastmlp.estimators.engine import Engine, packed, thread_limit
 from fastmlp.estimators.fitting import fit_stochastic
 from fastmlp.estimators.lbfgs import fit_lbfgs
 from fastmlp.estimators.optimizer import Optimizer
@@ -149,8 +148,6 @@ class BaseMLP(BaseEstimator, ABC):
     def _backend_for(self, fit: Fit) -> Backend:
         """The backend that was asked for, or where that is "auto", the one at hand or the best for the fit."""
         engine = vars(self).get("_engine")
-        if issparse(fit.X):
-            return select(SPARSE).backend
         if self.backend != "auto":
             return select(self.backend).backend
         if engine is not None:
@@ -187,6 +184,36 @@ class BaseMLP(BaseEstimator, ABC):
             engine = self._engine
         engine.take(self.coefs_, self.intercepts_)
         return np.asarray(engine.logits(X))
+
+    def to_sklearn(self) -> Any:
+        """A fitted estimator of scikit-learn's with a copy of the weights; it predicts the same.
+
+        What scikit-learn has no word for, and only training needs, is left behind. Raises ValueError for activations
+        that it does not have.
+        """
+        from fastmlp.estimators.convert import to_sklearn
+
+        return to_sklearn(self)
+
+    @classmethod
+    def from_sklearn(cls, model: Any, **options: Any) -> Self:
+        """A fitted estimator with a copy of the weights of a fitted one of scikit-learn's.
+
+        `options` are further parameters, such as backend. Raises ValueError for an estimator of another kind.
+        """
+        from fastmlp.estimators.convert import from_sklearn
+
+        return from_sklearn(cls, model, **options)  # type: ignore[no-any-return]
+
+    def to_onnx(self) -> Any:
+        """The fitted network as an ``onnx.ModelProto``, to predict with any ONNX runtime.
+
+        It takes "X" (N, I) of the weights' type. A classifier gives "label" and "probabilities", as `predict` and
+        `predict_proba`; a regressor gives "y". Raises ImportError where onnx is not installed (the extra onnx).
+        """
+        from fastmlp.estimators.onnx import to_onnx
+
+        return to_onnx(self)
 
     def _is_stochastic(self) -> bool:
         """Whether there is a partial_fit; raises the reason why not."""
