@@ -131,18 +131,17 @@ def test_bool_labels(fit, blobs):
 # What else changes the training.
 
 
-def follow(fit, blobs, net=oracle.PLAIN, rule="sgd", rates=None, oracles=None, **options):
+def follow(fit, blobs, net=oracle.PLAIN, rule="sgd", rates=None, oracles=None, hidden=(8,), real="float64", **options):
     """Twenty full batches follow the oracle, and not the oracle without the options."""
-    hidden = (8, 6)
     sizes = (4, *hidden, 3)
-    model = fit(hidden=hidden, batch_size="full", epochs=20, optimizer=rule, seed=5, precision="float64", **{
+    model = fit(hidden=hidden, batch_size="full", epochs=20, optimizer=rule, seed=5, precision=real, **{
         "learning_rate": 0.2, **options})  # fmt: skip
-    start = layer_views(initialise(sizes, np.random.default_rng(5), np.dtype("float64")), sizes)
+    start = layer_views(initialise(sizes, np.random.default_rng(5), np.dtype(real)), sizes)
     rates = np.full(20, options.get("learning_rate", 0.2)) if rates is None else rates
     curve, _, W, b = oracle.train(*blobs, *start, steps=20, rule=rule, rate=rates, net=net, **(oracles or {}))
-    assert_close(model.history.train_loss, curve, np.float64, "run")
+    assert_close(model.history.train_loss, curve, real, "run")
     for got, want in zip((*model.weights, *model.biases), (*W, *b), strict=True):
-        assert_close(got, want, np.float64, "run")
+        assert_close(got, want, real, "run")
     plain = oracle.train(*blobs, *start, steps=20, rule=rule, rate=0.2)[2]
     assert np.abs(plain[0] - W[0]).max() > 1e-3
     return model
@@ -151,7 +150,7 @@ def follow(fit, blobs, net=oracle.PLAIN, rule="sgd", rates=None, oracles=None, *
 @pytest.mark.parametrize("activation", ["tanh", ("gelu", "elu"), ["silu", "relu"]], ids=str)
 def test_activations_are_the_oracles(fit, blobs, activation):
     names = activation if isinstance(activation, str) else tuple(activation)
-    model = follow(fit, blobs, oracle.Net(names), activation=activation)
+    model = follow(fit, blobs, oracle.Net(names), hidden=(8, 6), real="float32", activation=activation)
     assert model.network.activation == names
 
 
@@ -178,7 +177,7 @@ def test_label_smoothing_is_the_oracles(fit, blobs):
 
 def test_dropout_is_the_oracles(fit, blobs):
     def masks(t):
-        return tuple(mask(0.3, int(step_key(5, t)) + l, 90, units) for l, units in enumerate((8, 6)))
+        return (mask(0.3, step_key(5, t), 90, 8),)
 
     model = follow(fit, blobs, oracles={"masks": masks}, dropout=0.3)
     assert_close(model.evaluate(*blobs)[0], oracle.loss(*blobs, model.weights, model.biases), np.float64)

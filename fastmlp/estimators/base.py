@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from typing import Any, Self
 
 import numpy as np
-from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
@@ -17,7 +16,7 @@ from fastmlp.estimators.choice import Fit, choose, is_compiled
 from fastmlp.estimators.constraints import REDUCED, STOCHASTIC, check_activations, check_together
 from fastmlp.estimators.data import Data
 from fastmlp.estimators.draws import start_values
-from fastmlp.estimators.engine import SPARSE, Engine, packed, thread_limit
+from fastmlp.estimators.engine import Engine, packed, thread_limit
 from fastmlp.estimators.fitting import fit_stochastic
 from fastmlp.estimators.lbfgs import fit_lbfgs
 from fastmlp.estimators.optimizer import Optimizer
@@ -149,8 +148,6 @@ class BaseMLP(BaseEstimator, ABC):
     def _backend_for(self, fit: Fit) -> Backend:
         """The backend that was asked for, or where that is "auto", the one at hand or the best for the fit."""
         engine = vars(self).get("_engine")
-        if issparse(fit.X):
-            return select(SPARSE).backend
         if self.backend != "auto":
             return select(self.backend).backend
         if engine is not None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
+from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from fastmlp.backends import load, select
 from fastmlp.backends.base import Backend
@@ -23,7 +25,7 @@ class Fit(NamedTuple):
 
     network: Network
     rule: str
-    X: Any  # (N, I)
+    X: Any  # (N, I), an array or CSR
     weighted: bool
     shuffled: bool
     batch: int
@@ -34,17 +36,18 @@ class Fit(NamedTuple):
         """Fits of one kind run the same compiled code."""
         net = self.network
         parts = len(net.sizes), *net.kinds, net.loss, net.dropout > 0, self.rule, self.weighted, self.shuffled
-        return "-".join(map(str, (*parts, self.batch > 1024, self.X.dtype)))
+        layout = "dense" if isinstance(self.X, np.ndarray) else "csr"
+        return "-".join(map(str, (*parts, self.batch > 1024, self.X.dtype, layout)))
 
     @property
     def gain(self) -> float:
         """Seconds that compiled code saves, about."""
         n = self.X.shape[0]
         flop = 6 * sum(a * b for a, b in pairwise(self.network.sizes)) * n * self.epochs
-        return self.epochs * -(-n // self.batch) * STEP + flop * FLOP[self.X.dtype.name]
+        return float(self.epochs * -(-n // self.batch) * STEP + flop * FLOP[self.X.dtype.name])
 
 
-could_save: Counter[str] = Counter()  # seconds, by kind, of the fits of this process
+could_save: defaultdict[str, float] = defaultdict(float)  # seconds, by kind, of the fits of this process
 marked: set[Path] = set()  # by this process
 
 
@@ -75,7 +78,8 @@ def mark_of(fit: Fit) -> Path | None:
     folder = compiled.epoch_in_phases._cache.cache_path
     if folder is None:
         return None
-    return Path(folder) / f"fastmlp-{compiled_update.VERSION}-{fit.kind}-{sparse.worth_marking(fit.X)}.kept"
+    skips = isinstance(fit.X, np.ndarray) and sparse.worth_marking(fit.X)
+    return Path(folder) / f"fastmlp-{compiled_update.VERSION}-{fit.kind}-{skips}.kept"
 
 
 def is_marked(fit: Fit) -> bool:

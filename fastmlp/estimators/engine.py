@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 
 from fastmlp.backends.base import Array, Backend, Learner, Rows
-from fastmlp.inputs import blocks
 from fastmlp.network import Network, layer_views, parameter_count
 from fastmlp.optimizers import Settings, find
 
-SPARSE = "numpy"  # the backend that trains on CSR rows as they are
 Matrices = Sequence[np.ndarray]
 
 
@@ -88,10 +86,7 @@ class Engine:
     def logits(self, X: Any) -> np.ndarray:
         """The last layer's z of host rows X (N, I), an array or CSR -> (N, O)."""
         with self.in_use():
-            if isinstance(X, np.ndarray) or self.backend.name == SPARSE:
-                return self.plan.logits(X)
-            parts = [self.plan.logits(X[block].toarray()) for block in blocks(*X.shape)]
-            return np.concatenate(parts)  # (N, O)
+            return self.plan.logits(X)
 
 
 def packed(coefs: Matrices, intercepts: Matrices) -> tuple[tuple[int, ...], np.ndarray]:

@@ -5,7 +5,8 @@ SciPy. For the gradient the numbers of a batch are listed column by column: all 
 that makes a row of dW and the one that applies it are one pass over W, whether the column has numbers or not. Sums are
 in the order of the rows, whatever the threads.
 
-N rows, I inputs, H units. Floating arrays of one call share one type.
+N rows, I inputs, H units. Floating arrays of one call share one type; W and dW may be seen as uint32, the same bits,
+where other products round their operands (see `product`): these do not.
 """
 
 from typing import NamedTuple
@@ -75,7 +76,7 @@ def affine(x, W, b, out, relu):
         for j in range(H):
             out[n, j] = b[j]
         for p in range(starts[row], starts[row + 1]):
-            add_scaled(W, values[p], W.ctypes.data + columns[p] * W.strides[0], to, H)
+            add_scaled(values, values[p], W.ctypes.data + columns[p] * W.strides[0], to, H)
         if relu:
             for j in range(H):
                 out[n, j] = 0 if out[n, j] < 0 else out[n, j]  # a NaN passes
@@ -120,4 +121,4 @@ def gradient_rows(x, dz, dW, first, last, add):
             dW[k - first] = 0
         to = dW.ctypes.data + (k - first) * dW.strides[0]
         for p in range(lists.begins[k], lists.ends[k]):
-            add_scaled(dW, lists.values[p], dz.ctypes.data + lists.rows[p] * dz.strides[0], to, O)
+            add_scaled(lists.values, lists.values[p], dz.ctypes.data + lists.rows[p] * dz.strides[0], to, O)

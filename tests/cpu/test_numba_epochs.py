@@ -32,8 +32,8 @@ def threads_at_any_size(monkeypatch):
 
 
 def rows_of(kind, sizes, loss):
-    """`kind` is "classes": dense rows, a class each; "targets": dense rows with targets and weights; "pixels": sparse
-    uint8 rows in an order of their own, with classes and weights.
+    """`kind` is "classes": dense rows, a class each; "targets": dense rows in an order of their own, with targets and
+    weights; "pixels": sparse uint8 rows in an order of their own, a class each.
     """
     way, kind = kind
     n, rng = ROWS[way], np.random.default_rng(0)
@@ -43,10 +43,10 @@ def rows_of(kind, sizes, loss):
         return Rows(X, y)
     if kind == "targets":
         Y = rng.random((n, sizes[-1])) if loss == "logistic" else rng.poisson(1.0, (n, sizes[-1]))
-        return Rows(X, Y.astype(REAL), weight=weight)
+        return Rows(X, Y.astype(REAL), rng.permutation(n), weight)
     X = rng.integers(0, 256, (n, sizes[0]), dtype=np.uint8)
     X[rng.random(X.shape) < 0.9] = 0
-    return Rows(X, y, rng.permutation(n), weight)
+    return Rows(X, y, rng.permutation(n))
 
 
 def check(way, kind, network, rule="momentum", rate=0.05, l2=0.0, **settings):
@@ -99,7 +99,7 @@ def test_numbers_of_cross_entropy(way, numbers):
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_weighted_pixels_whose_zeros_are_skipped(dropout):
+def test_pixels_whose_zeros_are_skipped(dropout):
     network = Network((70, 33, 7), "leaky_relu", dropout=dropout)
     assert numba_backend.NumbaPlan(network, np.zeros(70 * 33 + 33 + 33 * 7 + 7, REAL), 1).skips(
         rows_of(("phases", "pixels"), network.sizes, "").X
