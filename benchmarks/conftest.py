@@ -51,6 +51,10 @@ def data(n: int) -> Data:
     return Data(dataset.X[:n], dataset.y[:n].astype(np.int32))
 
 
+# For benchmarks of single operations: those of cupy work in a plan's own arrays, and benchmarks/gpu_peers.py has them.
+with_operations = pytest.mark.parametrize("backend", [name for name in CLASSES if name != "cupy"], indirect=True)
+
+
 @pytest.fixture(params=CLASSES)
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Every backend in turn; one that cannot be used here is skipped with the reason."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.bench_reference import H, O, assert_close, softmax_and_losses
+from benchmarks.conftest import with_operations
 from fastmlp.backends import load
 
 
@@ -47,6 +48,7 @@ def test_unfused(measure, operands, n):
     measure(group, load("numpy"), lambda: (dz @ W.T) * (a > 0), check, gbyte=gbyte, alone=True)
 
 
+@with_operations
 def test_backprop_relu(measure, backend, operands, n):
     """ops.backprop_relu, into a buffer made before."""
     dz, W, a = map(backend.asarray, operands[:3])
@@ -63,6 +65,7 @@ def test_backprop_relu(measure, backend, operands, n):
     measure(group, backend, run, check, gbyte=gbyte, alone=True)
 
 
+@with_operations
 def test_softmax_cross_entropy(measure, backend, n):
     """ops.softmax_cross_entropy: loss, right answers and dz in one visit to a row."""
     rng = np.random.default_rng(4)

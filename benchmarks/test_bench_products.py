@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.bench_reference import H, I, assert_close
+from benchmarks.conftest import with_operations
 
 
 class Operands(NamedTuple):
@@ -33,6 +34,7 @@ def operands(n):
     return Operands(x, W, b, dz, np.maximum(exact @ W + b, 0), exact.T @ dz, dz.sum(0, np.float64))
 
 
+@with_operations
 def test_forward(measure, backend, operands, n):
     """ops.affine with ReLU: (N, I)(I, H) -> (N, H)."""
     x, W, b = map(backend.asarray, operands[:3])
@@ -48,6 +50,7 @@ def test_forward(measure, backend, operands, n):
     measure(f"forward ({n},{I})({I},{H})", backend, run, check, gflop=2e-9 * n * I * H, alone=True)
 
 
+@with_operations
 def test_weight_gradient(measure, backend, operands, n):
     """ops.weight_gradient: (I, N)(N, H) -> (I, H), and the column sums."""
     x, dz = backend.asarray(operands.x), backend.asarray(operands.dz)

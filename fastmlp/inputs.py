@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastmlp.device_arrays import in_place, lies_on_gpu
 from fastmlp.errors import DataError
 
 BLOCK = 2**22  # numbers to check or scale at a time: bounds the memory beside the data
@@ -23,13 +24,13 @@ class Inputs(NamedTuple):
     mean: np.ndarray | None = None  # (I,) float64: columns are standardised, (x - mean) / deviation
     deviation: np.ndarray | None = None  # (I,) float64, 1 where a column is constant
 
-    def prepare(self, X: Any, dtype: np.dtype, name: str = "X") -> np.ndarray:
+    def prepare(self, X: Any, dtype: np.dtype, name: str = "X") -> Any:
         """Raw rows, checked and scaled, for a plan of type `dtype`.
 
         Returns
         -------
         ndarray (N, I)
-            uint8 or `dtype`; X itself where nothing has to change.
+            uint8 or `dtype`; X itself where nothing has to change. CuPy's, on the GPU, where X lies there.
 
         Raises
         ------
@@ -49,7 +50,7 @@ class Inputs(NamedTuple):
                     f"{name}: expected numbers such as the network learned from or standardises; got uint8, that is "
                     f"pixels / 255; pass {name}.astype('float32') if they are no pixels, {name} / 255 if they are"
                 )
-            return np.asarray(X)
+            return X
         if self.pixels and (X.dtype.kind in "iu" or X.max() > 2):
             raise DataError(
                 f"{name}: the network learned from pixels, uint8 or already divided by 255; got {X.dtype} up to "
@@ -60,12 +61,13 @@ class Inputs(NamedTuple):
     def scaled(self, X: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
         """X (N, I) standardised where the network does so, as `dtype`, proved finite."""
         if self.mean is not None and self.deviation is not None:
+            refuse_scaling_on_gpu(X, name)
             out = np.empty(X.shape, dtype)
             for block in blocks(*X.shape):
                 out[block] = (X[block] - self.mean) / self.deviation  # (n, I)
         else:
             with np.errstate(over="ignore"):  # too large for dtype becomes infinite, and is refused below
-                out = np.asarray(X.astype(dtype, order="C", copy=False))
+                out = X.astype(dtype, order="C", copy=False)
         check_finite(out, name)
         return out
 
@@ -79,6 +81,7 @@ def learn_inputs(X: np.ndarray, scale: str | None, index: np.ndarray | None = No
             "scale='standard' is for floating-point columns; uint8 rows mean pixels / 255 and need no scaling; "
             "pass X.astype('float32') to standardise them"
         )
+    refuse_scaling_on_gpu(X, "X")
     check_finite(X, "X")
     if max(float(X.max()), -float(X.min())) > 1e150:
         raise DataError(
@@ -101,11 +104,20 @@ def check_finite(X: np.ndarray, name: str) -> None:
     for block in blocks(*X.shape):
         finite = np.isfinite(X[block])
         if not finite.all():
+            finite = finite.get() if lies_on_gpu(finite) else finite
             row, column = np.argwhere(~finite)[0]
             raise DataError(
                 f"{name}[{block.start + row}, {column}] is {X[block][row, column]}: expected finite {X.dtype} numbers; "
                 "fill it in, or drop the row or the column"
             )
+
+
+def refuse_scaling_on_gpu(X: Any, name: str) -> None:
+    """Raises DataError if X lies on a GPU: columns are standardised on the host, with float64 sums."""
+    if lies_on_gpu(X):
+        raise DataError(
+            f"scale='standard': expected {name} in the host's memory; got an array on a GPU; scale it there"
+        )
 
 
 def blocks(n: int, columns: int) -> Iterator[slice]:
@@ -115,7 +127,7 @@ def blocks(n: int, columns: int) -> Iterator[slice]:
         yield slice(start, min(start + step, n))
 
 
-def as_table(X: Any, name: str = "X") -> np.ndarray:
+def as_table(X: Any, name: str = "X") -> Any:
     """X as a two-dimensional numeric array with rows and columns; no copy of an array that is one. Raises DataError."""
     array = as_array(X, name)
     if array.ndim != 2:
@@ -130,8 +142,13 @@ def as_table(X: Any, name: str = "X") -> np.ndarray:
     return array
 
 
-def as_array(values: Any, name: str) -> np.ndarray:
-    """`values` as a NumPy array; itself if it is one. Raises DataError for ragged lists and masked arrays."""
+def as_array(values: Any, name: str) -> Any:
+    """`values` as a NumPy array, itself if it is one; as CuPy's if it lies on a GPU.
+
+    Raises DataError for ragged lists and masked arrays.
+    """
+    if lies_on_gpu(values):
+        return in_place(values, name)
     if isinstance(values, np.ma.MaskedArray):
         raise DataError(f"{name}: expected an array without a mask; fill the masked entries with {name}.filled(...)")
     try:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fastmlp.device_arrays import in_place, lies_on_gpu
 from fastmlp.errors import DataError
 from fastmlp.inputs import as_array
 
@@ -32,6 +33,8 @@ def encode_labels(y: Any, n: int, classes: np.ndarray | None = None, name: str =
     DataError
         Another length than n, continuous or missing values, fewer than two classes, or a label not among `classes`.
     """
+    if lies_on_gpu(y):
+        y = in_place(y, name).get()
     y = as_array(y, name) if isinstance(y, np.ndarray) else plain_labels(y, name)
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
@@ -103,7 +106,7 @@ def plain_labels(y: Any, name: str) -> np.ndarray:
 
     NumPy would make text of a number among text, and of a missing value.
     """
-    array = as_array(y, name)
+    array: np.ndarray = as_array(y, name)
     if array.ndim != 1 or array.dtype.kind not in "OU":
         return array
     labels = list(y)

@@ -85,7 +85,7 @@ def train_many(
     trainings = []
     for place, option in enumerate(options):
         with blamed(place):
-            compute, reason = select(option.backend, strict=option.strict)
+            compute, reason = select(option.backend, strict=option.strict, device=option.device)
             trainings.append(set_up(source, option, compute, reason))
     backends = {training.model.backend for training in trainings}
     at_once = (threads or cores()) if all(isinstance(backend, HostBackend) for backend in backends) else 1
@@ -133,7 +133,7 @@ def check_scaling(source: Source, options: Sequence[Options]) -> None:
     for place, option in enumerate(options):
         if option.scale is not None:
             with blamed(place):
-                scalings.setdefault(source.scaling(option)[1:], place)
+                scalings.setdefault(source.scaling(option), place)
     if len(scalings) > 1:
         first, other = list(scalings.values())[:2]
         raise OptionError(

@@ -10,6 +10,7 @@ import numpy as np
 
 from fastmlp.backends import select
 from fastmlp.backends.base import Backend, Learner, Rows
+from fastmlp.device_arrays import lies_on_gpu
 from fastmlp.history import History
 from fastmlp.inputs import Inputs
 from fastmlp.labels import encode_labels
@@ -23,6 +24,8 @@ class Model:
 
     Attributes
     ----------
+    network : Network
+        What is computed: sizes, activations, label smoothing, dropout.
     sizes : tuple of int
         Units of each layer: inputs, hidden layers, classes.
     classes : ndarray (O,)
@@ -56,7 +59,10 @@ class Model:
         """The optimizer with its state, made when a step is first taken."""
         if self._learner is None:
             report = self.report
-            self._learner = self.plan.learner(find(report.optimizer), Settings(beta=report.beta))
+            settings = Settings(
+                beta=report.beta, weight_decay=report.weight_decay, clip=report.clip, seed=report.seed
+            )  # fmt: skip
+            self._learner = self.plan.learner(find(report.optimizer), settings)
         return self._learner
 
     @property
@@ -135,7 +141,8 @@ class Model:
         rows = self._rows(X, Y)
         with self._lock, self.backend.limit_threads(self.threads):
             self._upload()
-            loss = self.learner.epoch(rows, len(rows), np.array([self.report.learning_rate])).loss
+            rates, l2 = np.array([self.report.learning_rate]), np.array([self.report.l2])  # (1,)
+            loss = self.learner.epoch(rows, len(rows), rates, l2 if self.report.l2 else None).loss
             self.download()
             return loss
 
@@ -161,6 +168,8 @@ class Model:
 
     def _logits(self, X: Any) -> np.ndarray:
         prepared = self.inputs.prepare(X, self.parameters.dtype)
+        if lies_on_gpu(prepared):
+            prepared = self.backend.asarray(prepared)
         with self._lock, self.backend.limit_threads(self.threads):
             self._upload()
             return self.plan.logits(prepared)
@@ -181,12 +190,12 @@ class Model:
             self.report,
             self.threads,
         )
-        return rebuild, (self.backend.name, parts)
+        return rebuild, (self.backend.name, parts, getattr(self.backend, "device", 0))
 
     def __repr__(self) -> str:
         return f"<fastmlp.Model {'-'.join(map(str, self.sizes))} on {self.backend.name}, {len(self.history)} epochs>"
 
 
-def rebuild(backend: str, parts: tuple[Any, ...]) -> Model:
+def rebuild(backend: str, parts: tuple[Any, ...], device: int = 0) -> Model:
     """A copy of a model, on the same backend where it is usable."""
-    return Model(select(backend).backend, *parts)
+    return Model(select(backend, device=device).backend, *parts)

@@ -50,30 +50,30 @@ class Source:
         return parts
 
     def scaling(self, options: Options) -> tuple[Any, ...]:
-        """What the numbers that enter the network hang on: trainings where it is the same share one X."""
-        if options.scale is None:
-            return options.dtype, None
-        parts = self.split(options)
-        return options.dtype, options.scale, None if parts is None else (float(options.validation), int(options.seed))
+        """What the scaling of the columns hangs on: trainings where it is the same share one X."""
+        if options.scale is None or self.split(options) is None:
+            return (options.scale,)
+        return options.scale, float(options.validation), int(options.seed)
 
     def inputs(self, options: Options) -> Inputs:
         """What the network takes, learned from the rows to train on."""
         parts = self.split(options)
         train = None if parts is None else parts[0]
-        made: Inputs = self.once(("inputs", *self.scaling(options)), lambda: learn_inputs(self.X, options.scale, train))
+        made: Inputs = self.once(self.scaling(options), lambda: learn_inputs(self.X, options.scale, train))
         return made
 
-    def rows(self, options: Options, backend: Backend) -> tuple[Rows, Rows | None]:
-        """Rows to train on and rows to validate on, where the backend computes. Raises DataError or OptionError."""
-        parts, scaling, inputs = self.split(options), self.scaling(options), self.inputs(options)
-        dtype, given = options.dtype, self.own_validation if options.validation is None else options.validation
+    def rows(self, options: Options, backend: Backend, dtype: np.dtype) -> tuple[Rows, Rows | None]:
+        """Rows of `dtype` to train on, and to validate on, where the backend computes. Raises as `fastmlp.train`."""
+        parts, inputs = self.split(options), self.inputs(options)
+        scaling, given = (dtype, *self.scaling(options)), options.validation
 
         def put(key: Any, make: Callable[[], np.ndarray]) -> Any:
-            return self.once((backend.name, *key), lambda: backend.asarray(make()))
+            return self.once((backend, *key), lambda: backend.asarray(make()))
 
         rows = Rows(put(("X", *scaling), lambda: inputs.prepare(self.X, dtype)), put(("y",), lambda: self.codes))
         if parts is not None:
             return replace(rows, index=parts[0]), replace(rows, index=parts[1])
+        given = self.own_validation if given is None else given
         if given is None:
             return rows, None
         if not isinstance(given, tuple | list) or len(given) != 2:

@@ -124,7 +124,7 @@ def clipped(dW, db, longest):
 def step(rule, w, g, state, t, rate, beta, decay=0.0):
     """One update. Returns the new w and the new state, a list of arrays; `state` is [] before the first step.
 
-    `decay` is the weight decay of adamw.
+    `decay` is the weight decay of adamw, which no other rule has.
     """
     if rule == "sgd":
         return w - rate * g, []

@@ -56,6 +56,8 @@ def fits(key: str, runs: Runs, processes: Mapping[str, Process]) -> Measured:
         check = as_expected(processes[THEIRS].call("run", THEIRS).outcome)
         times = measure([Candidate(name, process, check) for name, process in processes.items()], runs.rounds, nothing)
         epochs = {name: len(processes[name].call("run", name).outcome.losses) for name in times.wall}
+        for process in processes.values():
+            process.call("finish")
     except ProcessFailed as error:
         return Measured(key, title, {}, {}, {key: str(error)})
     return Measured(key, title, times.wall, epochs, times.failed)
@@ -151,7 +153,7 @@ def main(
     """Time fits of MLPClassifier and MLPRegressor beside scikit-learn's."""
     if unknown := set(only or ()) - set(KEYS):
         raise typer.BadParameter(f"--only: expected one of {', '.join(KEYS)}; got {', '.join(sorted(unknown))}")
-    machine.limit_threads(threads)
+    machine.limit_threads(threads, by_variables=False)
     about, console = machine.describe(), record.console()
     with ExitStack() as stack:
         measured = everything(Runs(ours, most, rounds, threads), only or KEYS, console, stack)

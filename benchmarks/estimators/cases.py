@@ -72,8 +72,8 @@ CASES = {
                        {"batch_size": 32, "max_iter": 10, **SHORT}),
     "images": Case(f"{images_name()}, 42,000 x 784, float32, batch 200, 5 epochs", rows_of(Source("images", ROWS)),
                    {"max_iter": 5, **SHORT}),
-    "grid": Case("GridSearchCV, 12 candidates, digits, n_jobs=2, 3 folds, 50 epochs",
-                 bundled("digits", lambda X: X / 16), {"max_iter": 50, **SHORT}, grid=GRID),
+    "grid": Case("GridSearchCV, 12 candidates, digits, n_jobs=2, 3 folds, 20 epochs",
+                 bundled("digits", lambda X: X / 16), {"max_iter": 20, **SHORT}, grid=GRID),
     "sparse": Case("CSR, 20,000 x 10,000, 0.5 % not zero, float32, 5 epochs", sparse, {"max_iter": 5, **SHORT}),
 }  # fmt: skip
 FIRST = ("digits", "letters-200")  # also fitted as the first thing a fresh process does

@@ -67,6 +67,13 @@ class Library:
             seconds = (time.perf_counter() - started) / times
         return Reading(seconds, None, self.fitted(models[-1]))
 
+    def finish(self) -> None:
+        """End the workers of a search; they would outlive this process, and keep its data."""
+        if self.case.grid:
+            from joblib.externals.loky import get_reusable_executor
+
+            get_reusable_executor().shutdown(wait=True)
+
     def fitted(self, model: Any) -> Fitted:
         """What `run` hands back."""
         if self.case.grid:

@@ -18,9 +18,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def limit_threads(threads: int) -> None:
-    """No more than `threads` in any library, here and in processes to come, and, on Linux, no more cores."""
-    os.environ.update(dict.fromkeys(VARIABLES, str(threads)))
+def limit_threads(threads: int, by_variables: bool = True) -> None:
+    """No more than `threads` in any library, here and in processes to come, and, on Linux, no more cores.
+
+    Without `by_variables` cores alone set the limit; joblib may then share them out among its workers, as it does by
+    setting the same variables where they are not set.
+    """
+    if by_variables:
+        os.environ.update(dict.fromkeys(VARIABLES, str(threads)))
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     threadpool_limits(threads)  # of NumPy, which has been imported

@@ -21,6 +21,7 @@ from typing import Any
 
 CAN_STOP = hasattr(signal, "SIGSTOP") and hasattr(os, "waitid")
 PAUSE = 0.1  # s before each call where a process cannot be stopped: longer than libraries let their threads spin
+PATIENCE = 5  # s for a process to end by itself, and with it the processes that it has started
 DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
@@ -79,10 +80,13 @@ class Process:
             os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def close(self) -> None:
-        """End the process, stopped or not."""
+        """Let the process end, or end it where it takes long."""
+        self.pipe.close()
+        if CAN_STOP and self.process.is_alive():
+            os.kill(self.pid, signal.SIGCONT)
+        self.process.join(PATIENCE)
         self.process.kill()
         self.process.join()
-        self.pipe.close()
 
 
 def serve(pipe: Connection, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:

@@ -44,11 +44,14 @@ def parameter_type(backend: Backend, precision: str) -> np.dtype:
 
 
 @cache
-def load(name: str) -> Backend | str:
-    """The backend called `name`, probed once in a process; or, as text, the reason why it cannot be used here."""
+def load(name: str, *device: int) -> Backend | str:
+    """The backend called `name`, probed once in a process; or, as text, the reason why it cannot be used here.
+
+    `device` is the number of a GPU, for cupy; without one it takes the first.
+    """
     try:
         module = importlib.import_module(f"fastmlp.backends.{name}")
-        backend: Backend = getattr(module, CLASSES[name])()
+        backend: Backend = getattr(module, CLASSES[name])(*device)
     except Exception as error:  # a broken install of CuPy or Numba can raise anything at all
         return f"{type(error).__name__}: {error}".splitlines()[0]
     return backend
@@ -73,7 +76,7 @@ def available() -> list[Availability]:
     return rows
 
 
-def select(name: str = "auto", *, strict: bool = False) -> Selection:
+def select(name: str = "auto", *, strict: bool = False, device: int = 0) -> Selection:
     """The backend to use: the one asked for, or where it cannot be used here, the best CPU backend.
 
     Parameters
@@ -82,6 +85,8 @@ def select(name: str = "auto", *, strict: bool = False) -> Selection:
         "auto", "cupy", "numba" or "numpy". "auto" takes cupy if a GPU truly computes, else numba, else numpy.
     strict
         Raise instead of falling back.
+    device
+        Number of the GPU, where cupy runs.
 
     Warns
     -----
@@ -99,7 +104,7 @@ def select(name: str = "auto", *, strict: bool = False) -> Selection:
         raise OptionError(f"backend: expected one of {', '.join(NAMES)}; got {name!r}")
     refused = []
     for candidate in CLASSES if name == "auto" else dict.fromkeys((name, "numba", "numpy")):
-        backend = load(candidate)
+        backend = load(candidate, device) if candidate == "cupy" and device else load(candidate)
         if isinstance(backend, str):
             refused.append(f"{candidate} is not usable ({backend})")
             if strict and name != "auto":

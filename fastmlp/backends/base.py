@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
+from fastmlp.device_arrays import refuse_on_cpu
+
 if TYPE_CHECKING:
     from fastmlp.network import Network
     from fastmlp.optimizers import Optimizer, Settings
@@ -189,7 +191,8 @@ class HostBackend(Backend):
     """A backend that computes in NumPy's own arrays."""
 
     def asarray(self, host: np.ndarray) -> np.ndarray:
-        """`host` itself."""
+        """`host` itself. Raises DataError if it lies on a GPU."""
+        refuse_on_cpu(host, self.name)
         return host
 
     def to_host(self, array: np.ndarray) -> np.ndarray:

@@ -1,9 +1,9 @@
 """`fastmlp.network` compiled by Numba, in the loops over tiles and batches that a team of threads runs.
 
 A batch of many rows is worked through in tiles: each thread adds up a gradient of its own while a tile's numbers are
-in its cache; the gradients are then summed and the parameters updated. A smaller batch takes two phases: first its
-rows are split over the threads, as far as dz; then its features, each thread updating the weights whose gradient it
-has just made.
+in its cache; the gradients are then summed and the parameters updated. A smaller batch takes phases: each thread owns
+columns of the first layer, and has a share of the rows for the other layers; it updates the weights whose gradient it
+has just made. docs/performance.md explains both.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fastmlp.backends.compiled_update import BLOCK, LINE, VERSION, row_views, sh
 from fastmlp.backends.numpy import PIXEL
 from fastmlp.dropout import NONE as KEEP_ALL
 from fastmlp.dropout import Dropout
-from fastmlp.kernels.cpu import fused, ops, sparse
+from fastmlp.kernels.cpu import csr, fused, ops, sparse
 from fastmlp.kernels.cpu.cache import inner, kept
 from fastmlp.kernels.cpu.call import as_pointer
 from fastmlp.kernels.cpu.sparse import GROUP
@@ -48,7 +48,7 @@ class Buffers(NamedTuple):
     """Rows on their way through the network."""
 
     x: Any  # (n, I)
-    marked: Any  # x with the places of its non-zeros, or None: no zeros are skipped
+    marked: Any  # x with the places of its non-zeros; None: no zeros are skipped; room for the lists of CSR rows
     z: Any  # z[l] (n, H_l); a[l] itself where the activation needs no z beside it
     a: Any  # a[l] (n, H_l)
     h: Any  # h[l] (n, H_l); a[l] itself where nothing is left out
@@ -61,7 +61,7 @@ class Task(NamedTuple):
     team: Any  # address of the team's array
     threads: Any
     net: Any  # Net
-    X: Any  # (M, I)
+    X: Any  # (M, I), an array or `csr.CSR`
     y: Any  # (M,) int32, or (M, O)
     weight: Any  # (N,) in the order of visits, or None
     order: Any  # (N,) int64, the rows to use, or None: the first N
@@ -117,11 +117,16 @@ def _mark_rows(X, order, first, last, x, bits):
 
 
 def take(X, order, first, last, room, at):
-    """Rows order[first:last] of X (M, I) in `room` from row `at` on, marked and listed for the forward product."""
+    """Rows order[first:last] of X (M, I) in `room` from row `at` on, marked and listed for the forward product.
+
+    Rows of CSR stay where they lie.
+    """
 
 
 @overload(take)
 def _take(X, order, first, last, room, at):
+    if not isinstance(X, types.Array):
+        return lambda X, order, first, last, room, at: csr.Picked(X, order, first, last - first, room.marked)
     if isinstance(room.types[room.fields.index("marked")], types.NoneType):
         return lambda X, order, first, last, room, at: take_rows(X, order, first, last, room.x[at:])
 
@@ -139,36 +144,56 @@ def _take(X, order, first, last, room, at):
     return marked
 
 
-def taken(room, n):
-    """The first n rows of `room`, as `take` has left them."""
+def taken(X, order, first, last, room):
+    """Rows order[first:last] of X (M, I), the first in `room`, as `take` has left them there."""
 
 
 @overload(taken)
-def _taken(room, n):
+def _taken(X, order, first, last, room):
+    if not isinstance(X, types.Array):
+        return lambda X, order, first, last, room: csr.Picked(X, order, first, last - first, room.marked)
     if isinstance(room.types[room.fields.index("marked")], types.NoneType):
-        return lambda room, n: room.x[:n]
+        return lambda X, order, first, last, room: room.x[: last - first]
 
-    def marked(room, n):
-        m = room.marked
+    def marked(X, order, first, last, room):
+        m, n = room.marked, last - first
         return sparse.Marked(room.x[:n], m.bits, m.columns, m.column_counts, m.rows, m.row_counts)
 
     return marked
 
 
 def list_for_gradient(x, thread, threads):
-    """List this thread's share of the features of marked rows for the weight gradient; an array needs no list."""
+    """List this thread's share of the features for the weight gradient; an array needs no list."""
 
 
 @overload(list_for_gradient)
 def _list_for_gradient(x, thread, threads):
     if isinstance(x, types.Array):
         return lambda x, thread, threads: None
+    if x.instance_class is csr.Picked:
+
+        def columns(x, thread, threads):
+            first, last = share(len(x.lists.ends), thread, threads, 1)
+            csr.list_columns(x, first, last)
+
+        return columns
 
     def listed(x, thread, threads):
         first, last = share(x.bits.shape[1], thread, threads, 1)
         sparse.list_rows(x, len(x.x), first, last)
 
     return listed
+
+
+def fetch_ahead(X, index):
+    """Ask for the rows of X (M, I) that `index` (n,) picks; those of CSR are short, and come when they are wanted."""
+
+
+@overload(fetch_ahead)
+def _fetch_ahead(X, index):
+    if not isinstance(X, types.Array):
+        return lambda X, index: None
+    return lambda X, index: fused.fetch_ahead(X, index)
 
 
 @inner
@@ -361,9 +386,9 @@ def epoch_in_phases(thread, task, moves, panel, batch, batch_size, sums):
         phase += 1
         if not barrier(task.team, task.threads, phase):
             return
-        x = taken(batch, n)
+        x = taken(task.X, task.order, start, start + n, batch)
         list_for_gradient(x, thread, task.threads)
-        fused.fetch_ahead(task.X, task.order[start + batch_size + first : start + batch_size + last])
+        fetch_ahead(task.X, task.order[start + batch_size + first : start + batch_size + last])
         ops.affine(x, W, b, z[0][:, panel.first : panel.last], net.kinds[0] == RELU)
         phase += 1
         if not barrier(task.team, task.threads, phase):
@@ -403,7 +428,7 @@ def evaluate(thread, task, tile):
 @inner
 def logits(thread, threads, team, net, X, tile, z):
     """One thread's part of the last layer's z (N, O) of rows X (N, I)."""
-    first, last = share(len(X), thread, threads, BLOCK)
+    first, last = share(len(z), thread, threads, BLOCK)
     for lo in range(first, last, TILE):
         if stopped(team):
             return

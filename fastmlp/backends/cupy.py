@@ -90,7 +90,7 @@ class CupyBackend(Backend):
         runtime = cupy.cuda.runtime.runtimeGetVersion()  # 12010 for 12.1
         return {
             "device": f"{card['name'].decode()}, {card['totalGlobalMem'] / 2**30:.0f} GiB, "
-            f"compute capability {card['major']}.{card['minor']}",
+            f"compute capability {card['major']}.{card['minor']}" + (f", device {self.device}" if self.device else ""),
             "blas": f"cuBLAS {blas // 10000}.{blas // 100 % 100}.{blas % 100}",
             "threads": None,
             "versions": {

@@ -46,8 +46,8 @@ def rows_or_host(host: np.ndarray) -> Array:
         return upload(host)
     except cupy.cuda.memory.OutOfMemoryError as error:
         warnings.warn(
-            f"the GPU has no room for {host.nbytes / 1e6:,.0f} MB of rows ({error}): they stay in the host's memory and "
-            "are brought over step by step, which is slower; pass uint8 or fewer rows, or free memory of the card",
+            f"the GPU has no room for {host.nbytes / 1e6:,.0f} MB of rows ({error}): they stay in the host's memory "
+            "and are brought over step by step, which is slower; pass uint8 or fewer rows, or free memory of the card",
             stacklevel=2,
         )
         return host
@@ -61,14 +61,14 @@ def on_device(array: Any, device: int) -> Array:
     found = array if isinstance(array, cupy.ndarray) else cupy.from_dlpack(array)
     if found.device.id != device:
         raise DataError(
-            f"expected an array on GPU {device}, where the network is, got one on GPU {found.device.id}; copy it there, "
-            f"or train with device={found.device.id}"
+            f"expected an array on GPU {device}, where the network is, got one on GPU {found.device.id}; copy it "
+            f"there, or train with device={found.device.id}"
         )
     return cupy.ascontiguousarray(found)
 
 
 def with_room(make: Callable[[], Array]) -> Array:
-    """What `make` allocates; if there is no room at first, unused memory of the pool is given back before a second try."""
+    """What `make` allocates; where there is no room, once more after the pool gave unused memory back."""
     try:
         return make()
     except cupy.cuda.memory.OutOfMemoryError:
@@ -90,7 +90,7 @@ class Staging:
         self.copied: Array | None = None  # the event after the last copy
 
     def bring(self, X: Any, rows: slice | np.ndarray) -> Array:
-        """X[rows] on the card, to be used before the next call. X (M, I), of NumPy or a CSR matrix of SciPy -> (N, I)."""
+        """X[rows] on the card, to be used before the next call. X (M, I), NumPy's or SciPy's CSR -> (N, I)."""
         part = X[rows] if isinstance(X, np.ndarray) else X[rows].toarray()  # (N, I)
         if self.copied is not None:
             self.copied.synchronize()  # the last copy has left the block

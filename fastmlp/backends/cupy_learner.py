@@ -7,7 +7,9 @@ first kernel of each step. Nothing crosses to the host until the epoch's totals 
 
 from __future__ import annotations
 
+import warnings
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import cupy
@@ -15,56 +17,22 @@ import numpy as np
 
 from fastmlp import dropout
 from fastmlp.backends.base import Array, Rows, Totals
+from fastmlp.backends.cupy_data import with_room
 from fastmlp.backends.cupy_ops import Pixels, StepKey, scaled
+from fastmlp.backends.cupy_session import Session, padded
 from fastmlp.backends.plan import epoch_totals, one_by_one
 from fastmlp.dropout import Dropout, step_key
 from fastmlp.kernels import cuda
 from fastmlp.kernels.cuda import tensor
 from fastmlp.kernels.cuda.products import PRECISIONS
-from fastmlp.network import Network, layer_views, loss_and_gradients
+from fastmlp.network import Network, layer_views, loss_and_gradients, parameter_count
 from fastmlp.optimizers import Optimizer, Settings, step_scalars
 
 if TYPE_CHECKING:
     from fastmlp.backends.cupy_plan import CupyPlan, Tile
 
+FEWEST_ROWS = 256  # that a tile is cut to where memory is short
 GRAPH_STEPS = 32  # in one graph: enough that launching it costs little, few enough to capture in no time
-
-
-class Session:
-    """What the epochs over the same rows share: places that stay, and the graphs that know their addresses."""
-
-    def __init__(self, rows: Rows, batch: int, steps: int, penalty: bool, real: np.dtype):
-        self.X, self.y, self.n, self.weighted, self.penalty = rows.X, rows.y, len(rows), rows.weight is not None, penalty
-        self.epoch = cuda.Epoch(
-            cupy.empty(self.n, np.int32), cupy.empty(self.n, real) if self.weighted else None,
-            cupy.empty((steps, cuda.NUMBERS), real), cupy.empty(steps, np.uint64), cupy.empty(1, np.int32), batch,
-        )  # fmt: skip
-        most = min(batch, self.n)
-        self.now = cuda.Now(
-            cupy.empty(most, np.int32), cupy.empty(most, real), cupy.empty(cuda.NUMBERS, real), cupy.empty(1, np.uint64)
-        )
-        self.graphs: dict[tuple[int, int], Any] = {}  # by rows of a step and number of steps
-        self.warm: set[int] = set()  # rows of a step that ran already, so that everything is compiled
-        self.whole: tuple[np.ndarray | None, ...] = ()  # (index,) of all rows, where they stand in the tile as they are
-        self.work: tensor.Work | None = None  # where the tensor-core kernels take the steps
-        self.packed: Array = None  # (M, I and what is missing to a multiple of 16): X as they take it
-
-    def fits(self, rows: Rows, batch: int, steps: int, penalty: bool) -> bool:
-        """Whether an epoch over `rows` may use these places and graphs."""
-        same = rows.X is self.X and rows.y is self.y and (rows.weight is not None) == self.weighted
-        return same and (len(rows), batch, steps, penalty) == (
-            self.n, self.epoch.batch, len(self.epoch.table), self.penalty
-        )  # fmt: skip
-
-    def fill(self, rows: Rows, table: np.ndarray, keys: np.ndarray) -> None:
-        """Upload what an epoch takes: the order of its rows, the numbers (steps, 8) and the key of each step."""
-        order = np.arange(self.n) if rows.index is None else rows.index  # (V,)
-        self.epoch.order.set(order.astype(np.int32))
-        self.epoch.table.set(table)
-        self.epoch.keys.set(keys)
-        self.epoch.step.fill(0)
-        if self.epoch.weights is not None:
-            self.epoch.weights[:] = rows.weight
 
 
 class CupyLearner:
@@ -101,7 +69,7 @@ class CupyLearner:
             self.ends = cupy.asarray(np.cumsum(counts, dtype=np.int64))  # (2 L,)
             self.places = {fused: cupy.asarray(sum_places(plan.sizes, fused)) for fused in {False, self.fused}}
         self.dW, self.db = layer_views(self.g, plan.sizes)
-        self.tile: Tile | None = None
+        self.tile: Any = None  # Tile, made for the first step
         self.parts: Array = None  # (T, C) real, made with the tile
         self.session: Session | None = None
 
@@ -151,7 +119,12 @@ class CupyLearner:
         keys = [step_key(self.settings.seed, self.steps + t) for t in range(1, steps + 1)]
         session = self.session
         session.fill(rows, table, np.array(keys, np.uint64))
-        if self.tensor and isinstance(rows.X, cupy.ndarray) and rows.X.dtype == np.uint8 and batch <= self.plan.tile_rows:
+        if (
+            self.tensor
+            and isinstance(rows.X, cupy.ndarray)
+            and rows.X.dtype == np.uint8
+            and batch <= self.plan.tile_rows
+        ):
             if session.work is None:
                 session.work, session.packed = tensor.allocate(self.plan.sizes, batch, self.tensor), padded(rows.X)
             tensor.halve(session.work, self.plan.parameters)
@@ -164,13 +137,28 @@ class CupyLearner:
 
     def make_room(self, batch: int) -> None:
         """Buffers for a step of `batch` rows, in tiles where they are too many."""
-        spans = list(self.plan.spans(batch, batch))
-        slots, columns = sum(cuda.slots(last - first) for first, last in spans), max(map(len, self.places.values())) + 2
-        if self.parts is None or self.parts.size < slots * columns:
-            self.parts = cupy.empty(slots * columns, self.plan.precision.real)
-        if self.tile is None or len(self.tile.x) < spans[0][1]:
-            self.tile = None
-            self.tile = self.plan.make_tile(spans[0][1])
+        plan, columns = self.plan, max(map(len, self.places.values())) + 2
+        tried = plan.tile_rows
+        while True:
+            spans = list(plan.spans(batch, batch))
+            most, size = spans[0][1], columns * sum(cuda.slots(last - first) for first, last in spans)
+            try:
+                if self.parts is None or self.parts.size < size:
+                    self.parts = cupy.empty(size, plan.precision.real)
+                if self.tile is None or len(self.tile.x) < most:
+                    self.tile = None  # the old buffers go before the new ones come
+                    self.tile = with_room(partial(plan.make_tile, most))
+                break
+            except cupy.cuda.memory.OutOfMemoryError:
+                if most <= FEWEST_ROWS:
+                    raise
+            plan.tile_rows = max(FEWEST_ROWS, most // 2)
+        if plan.tile_rows < tried:
+            warnings.warn(
+                f"the GPU has no room for {batch:,} rows on their way at once: they pass in tiles of "
+                f"{plan.tile_rows:,} rows, which is slower",
+                stacklevel=2,
+            )
 
     def repeat(self, session: Session, rows: Rows, n: int, times: int) -> None:
         """The first `times` steps of an epoch, n rows each."""
@@ -301,19 +289,9 @@ def tensor_card(plan: CupyPlan) -> tensor.Card | None:
     return None if tensor.unsupported(plan.sizes, card) else card
 
 
-def padded(X: Array) -> Array:
-    """X (M, I) uint8 with rows of a multiple of 16 bytes: itself where they are, else a copy with zeros behind."""
-    width = tensor.row_bytes(X.shape[1])
-    if X.shape[1] == width:
-        return X
-    wide = cupy.zeros((len(X), width), np.uint8)
-    wide[:, : X.shape[1]] = X
-    return wide
-
-
 def sum_places(sizes: tuple[int, ...], fused: bool) -> np.ndarray:
-    """Where each column of the partial sums belongs in the gradient (C - 2,): biases by layer, or as `middle` has them."""
-    places = np.arange(sum((fan_in + 1) * fan_out for fan_in, fan_out in zip(sizes, sizes[1:], strict=False)))
+    """Where each partial sum belongs in the gradient (C - 2,): biases by layer, or as `middle` has them."""
+    places = np.arange(parameter_count(sizes))
     W, b = layer_views(places, sizes)
     parts = [W[1].ravel(), b[1], b[0]] if fused else b
     return np.concatenate(parts).astype(np.int32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cupy
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from fastmlp import dropout
 from fastmlp.backends.base import Array, Rows
 from fastmlp.backends.cupy_data import Staging
-from fastmlp.backends.cupy_learner import CupyLearner
+from fastmlp.backends.cupy_learner import FEWEST_ROWS, CupyLearner
 from fastmlp.backends.cupy_ops import CupyOps, Delta, Pixels
 from fastmlp.backends.plan import means
 from fastmlp.kernels import cuda
@@ -23,7 +23,6 @@ from fastmlp.optimizers import Optimizer, Settings
 
 TILE_NUMBERS = 2**28  # of rows, activations and deltas of one pass at most: 1 GiB of float32
 ASKED_ROWS = 2**15  # to take at a time where nothing is learned: enough to keep a card busy
-FEWEST_ROWS = 256  # that a tile is cut to where memory is short
 
 
 class Tile(NamedTuple):
@@ -63,7 +62,7 @@ class CupyPlan:
             self.columns = np.cumsum([0, *self.sizes[1:]])
             self.parts = cupy.empty((cuda.slots(ASKED_ROWS), int(self.columns[-1]) + 2), precision.real)
             self.nowhere = cupy.zeros(self.parts.shape[1] - 2, np.int32)
-        self.ops = CupyOps(self.products)
+        self.ops: Any = CupyOps(self.products)  # the part of Ops that `fastmlp.network` calls
         self.W = layer_views(self.copy, self.sizes)[0]
         self.b = layer_views(self.parameters, self.sizes)[1]
         self.staging = Staging()
@@ -128,7 +127,7 @@ class CupyPlan:
 
     def forward(self, x: Array | Pixels, tile: Tile) -> Array:
         """The last layer's z (n, O) of rows x (n, I), in the tile's buffer; nothing is left out."""
-        forward(self.ops, self.network.kinds, x, self.W, self.b, tile.z, tile.a, tile.a, dropout.NONE)  # type: ignore[arg-type]
+        forward(self.ops, self.network.kinds, x, self.W, self.b, tile.z, tile.a, tile.a, dropout.NONE)
         return tile.a[-1]
 
     def deltas(self, tile: Tile, parts: Array, slot: int) -> Layers:
@@ -168,7 +167,7 @@ class CupyPlan:
                 weight = None if rows.weight is None else rows.weight[first:last]
                 dz = self.deltas(tile, self.parts, 0)[-1]
                 loss(self.ops, self.network.loss_kind, self.numbers, self.forward(x, tile), y, weight, 1.0, dz,
-                     self.totals)  # type: ignore[arg-type]  # fmt: skip
+                     self.totals)  # fmt: skip
                 cuda.finish(
                     self.parts[: cuda.slots(last - first)], self.nowhere, 1.0, self.parameters, self.totals,
                     self.precision.item, gradient=False,

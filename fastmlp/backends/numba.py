@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numba
@@ -19,7 +20,8 @@ from fastmlp.backends.numpy import PIXEL, Index
 from fastmlp.backends.plan import epoch_totals, means, one_by_one
 from fastmlp.backends.threads import ENDING, check_ending, cores
 from fastmlp.dropout import NONE, step_key
-from fastmlp.kernels.cpu import fused, sparse
+from fastmlp.errors import DataError
+from fastmlp.kernels.cpu import csr, fused, sparse
 from fastmlp.kernels.cpu import ops as kernels
 from fastmlp.kernels.cpu.product import publish
 from fastmlp.kernels.cpu.team import STOP, new_team
@@ -29,10 +31,11 @@ from fastmlp.network import Layers, Network, layer_views, parameter_count
 from fastmlp.optimizers import Optimizer, Settings, Step, corrected_rates, step_scalars
 
 RATE, SHRINK = map(Step._fields.index, ("rate", "shrink"))
-LARGE = 1024  # rows: a larger batch is worked through in tiles, a smaller one in two phases
+LARGE = 1024  # rows: a larger batch is worked through in tiles, a smaller one in phases
 ALONE = 1e6  # flop between two barriers below which a second thread does not pay
 START = 4e7  # flop below which it does not pay to start one
 BRIEF = 1e9  # flop that the calling thread may work through itself before it must listen for Ctrl-C
+DENSE, MARKED, SPARSE = "dense", "marked", "sparse"  # rows of the input
 ROW, STEP = 1e3, 2e5  # flop that could be done in the time of all else a row or a step takes
 
 
@@ -213,7 +216,7 @@ class NumbaPlan:
         kinds = tuple(activation_address(kind, self.dtype) for kind in network.kinds)
         loss = loss_address(network.loss_kind, self.dtype)
         self.net = compiled.Net(W, b, carried, kinds, loss, network.loss_numbers(self.dtype))
-        self._tiles: dict[bool, list[compiled.Buffers]] = {}
+        self._tiles: dict[str, list[compiled.Buffers]] = {}
         self.flop = 2 * sum(w.size for w in W)  # of one row forward
 
     def layers(self, flat: np.ndarray) -> tuple[Layers, Layers]:
@@ -221,24 +224,55 @@ class NumbaPlan:
         W, b = layer_views(flat, self.sizes)
         return tuple(w.view(np.uint32) for w in W) if self.rounded else W, b
 
+    def read(self, rows: Rows) -> Rows:
+        """The rows as compiled code takes them: an array X as it is, a CSR matrix of SciPy's as its three arrays."""
+        return rows if isinstance(rows.X, np.ndarray) else replace(rows, X=self.csr(rows.X))
+
+    def csr(self, X: Any) -> csr.CSR:
+        """The arrays of a CSR matrix X (M, I). Raises DataError if they would lead beyond its columns or numbers."""
+        if self.rounded:
+            raise DataError("X: expected an array, since products of CSR rows are not rounded; pass X.toarray()")
+        starts, columns = X.indptr.astype(np.int64), X.indices.astype(np.int32, copy=False)
+        steps, inside = np.diff(starts), len(columns) == 0 or 0 <= columns.min() <= columns.max() < X.shape[1]
+        if not inside or starts[0] != 0 or steps.min(initial=0) < 0 or starts[-1] > min(len(columns), len(X.data)):
+            raise DataError("X: expected a CSR matrix whose indices lie in it; see X.check_format(full_check=True)")
+        return csr.CSR(starts, columns, X.data.astype(self.dtype, copy=False))
+
+    def with_lists(self, buffers: compiled.Buffers, rows: Rows, n: int) -> compiled.Buffers:
+        """Buffers for n of `rows`, with room for the lists that a gradient of CSR rows takes."""
+        if not isinstance(rows.X, csr.CSR):
+            return buffers
+        lengths = np.diff(rows.X.starts)  # (M,)
+        most = min(n * lengths.max(), (lengths if rows.index is None else lengths[rows.index]).sum())
+        return buffers._replace(marked=csr.room_for_lists(self.sizes[0], most, self.dtype))
+
+    def kind(self, X: Any) -> str:
+        """How products read rows X (N, I): DENSE, MARKED where they skip the zeros of an array, or SPARSE."""
+        if isinstance(X, csr.CSR):
+            return SPARSE
+        return MARKED if self.skips(X) else DENSE
+
     def skips(self, X: np.ndarray) -> bool:
         """Whether products skip the zeros of X (N, I)."""
         return not self.rounded and sparse.worth_marking(X)
 
-    def buffers(self, n: int, skip: bool) -> compiled.Buffers:
-        """Room for n rows on their way through the network, and for the places of their non-zeros if `skip`."""
-        x, *layers = (np.zeros((n, units), self.dtype) for units in self.sizes)
+    def buffers(self, n: int, kind: str) -> compiled.Buffers:
+        """Room for n rows on their way through the network; see `kind`."""
+        inputs = 0 if kind == SPARSE else self.sizes[0]
+        x, *layers = (np.zeros((n, units), self.dtype) for units in (inputs, *self.sizes[1:]))
         a = tuple(layers)
         z = tuple(np.zeros_like(a[l]) if kept else a[l] for l, kept in enumerate(self.network.keeps_z))
         h = tuple(map(np.zeros_like, a)) if self.network.dropout else a
-        marked = sparse.room_for_marks(x) if skip else None
+        marked: Any = sparse.room_for_marks(x) if kind == MARKED else None
+        if kind == SPARSE:
+            marked = csr.room_for_lists(0, 0, self.dtype)  # `with_lists` gives more
         return compiled.Buffers(x, marked, z, a, h, tuple(map(np.zeros_like, a)))
 
-    def tiles(self, skip: bool) -> list[compiled.Buffers]:
+    def tiles(self, kind: str) -> list[compiled.Buffers]:
         """Room for a tile of rows for each thread."""
-        if skip not in self._tiles:
-            self._tiles[skip] = [self.buffers(compiled.TILE, skip) for _ in range(self.threads)]
-        return self._tiles[skip]
+        if kind not in self._tiles:
+            self._tiles[kind] = [self.buffers(compiled.TILE, kind) for _ in range(self.threads)]
+        return self._tiles[kind]
 
     def team_size(self, flop: float) -> int:
         """Threads for so much work, for which they are started."""
@@ -253,19 +287,20 @@ class NumbaPlan:
             address, threads, self.net, rows.X, rows.y, rows.weight, order, len(rows), dropout, key, totals
         )
 
-    def logits(self, X: np.ndarray) -> np.ndarray:
-        """The last layer's z of rows X (N, I), uint8 or the network's type -> (N, O), a new array."""
-        z = np.empty((len(X), self.sizes[-1]), self.dtype)  # (N, O)
-        flop = (self.flop + ROW) * len(X)
-        threads, tiles = self.team_size(flop), self.tiles(self.skips(X))
+    def logits(self, X: Any) -> np.ndarray:
+        """The last layer's z of rows X (N, I), uint8, the network's type or CSR of it -> (N, O), a new array."""
+        z = np.empty((X.shape[0], self.sizes[-1]), self.dtype)  # (N, O)
+        X = X if isinstance(X, np.ndarray) else self.csr(X)
+        flop = (self.flop + ROW) * len(z)
+        threads, tiles = self.team_size(flop), self.tiles(self.kind(X))
         run_team(threads, flop, lambda thread, team: compiled.logits(
             thread, threads, team, self.net, X, tiles[thread], z))  # fmt: skip
         return z
 
     def evaluate(self, rows: Rows) -> tuple[float, float]:
         """Mean loss and accuracy over `rows`."""
-        flop = (self.flop + ROW) * len(rows)
-        threads, tiles = self.team_size(flop), self.tiles(self.skips(rows.X))
+        rows, flop = self.read(rows), (self.flop + ROW) * len(rows)
+        threads, tiles = self.team_size(flop), self.tiles(self.kind(rows.X))
         totals = np.zeros((threads, 3))
         run_team(threads, flop, lambda thread, team: compiled.evaluate(
             thread, self.task(rows, threads, team, rows.index, totals), tiles[thread]))  # fmt: skip
@@ -287,7 +322,7 @@ class NumbaLearner:
         self.views = [plan.layers(g) for g in self.g]
         self.state = on_lines(optimizer.states, count, plan.dtype)[:, :count]  # (S, P)
         self.steps = 0
-        self.batch = plan.buffers(0, skip=False)
+        self.batch, self.batch_kind = plan.buffers(0, DENSE), DENSE
 
     def prepare(self, rows: Rows, batch_size: int) -> None:
         """Make the buffers, and compile: an epoch of no steps."""
@@ -336,6 +371,7 @@ class NumbaLearner:
         Rule 0 moves nothing: the gradient of the last step stays in `g`.
         """
         plan, n, settings = self.plan, len(rows) // epochs, self.settings
+        rows = plan.read(rows)
         flop = (3 * plan.flop + ROW) * n * epochs + STEP * h.shape[1]
         threads = plan.team_size(flop) if 3 * plan.flop * min(batch_size, n) > ALONE else 1
         in_tiles = self.in_tiles(batch_size) or not rule
@@ -344,9 +380,11 @@ class NumbaLearner:
         moves = moves_of(rule, plan.parameters, self.g, self.state, h, settings.clip if rule else 0.0)
         share, key = plan.network.dropout if rule else 0.0, step_key(settings.seed, self.steps + 1)
         totals, sums = np.zeros((threads, 3)), np.zeros((threads, epochs, 3))
-        skip = plan.skips(rows.X)
+        kind = plan.kind(rows.X)
         if in_tiles:
-            tiles = plan.tiles(skip)
+            tiles = [plan.with_lists(tile, rows, compiled.TILE) for tile in plan.tiles(kind)[:threads]]
+            if not share:  # nothing is left out now, where the network has room for what stays
+                tiles = [tile._replace(h=tile.a) for tile in tiles]
 
             def work(thread: int, team: int) -> None:
                 task = plan.task(rows, threads, team, rows.index, totals, share, key)
@@ -354,13 +392,14 @@ class NumbaLearner:
                 sums[thread, 0] = totals[thread]
         else:
             order = np.arange(n) if rows.index is None else rows.index
-            if len(self.batch.x) < batch_size or skip != (self.batch.marked is not None):
-                self.batch = plan.buffers(batch_size, skip)
+            if len(self.batch.x) < batch_size or kind != self.batch_kind:
+                self.batch, self.batch_kind = plan.buffers(batch_size, kind), kind
+            batch = plan.with_lists(self.batch, rows, batch_size)
 
             def work(thread: int, team: int) -> None:
                 task = plan.task(rows, threads, team, order, totals, share, key)._replace(N=n)
                 panel = self.panel(thread, threads, moves)
-                compiled.epoch_in_phases(thread, task, moves, panel, self.batch, batch_size, sums)
+                compiled.epoch_in_phases(thread, task, moves, panel, batch, batch_size, sums)
                 for whole, part in self.columns(panel):
                     whole[:] = part  # (I + 1, last - first)
 

@@ -5,6 +5,7 @@ the CPU's peak. Nothing is packed or transposed: one operand is broadcast number
 the same code multiplies x W (broadcast along the rows of x) and x^T dz (along its columns).
 """
 
+import math
 from typing import NamedTuple
 
 from llvmlite import ir
@@ -26,12 +27,10 @@ from .vector import (
     zeros,
 )
 
-PLAIN = "plain"  # C as it is
-RELU = "relu"  # C = max(C, 0); a NaN stays one
-MASK = "mask"  # C = C where gate > 0, else 0: the derivative of ReLU
-
-
-LISTED, LISTED_RELU = "listed", "listed_relu"  # PLAIN and RELU over a list of k: see `sparse`
+# What is done to a block before it is stored; a product is told when it is called.
+PLAIN = 0  # C as it is
+RELU = 1  # C = max(C, 0); a NaN stays one
+MASK = 2  # C = C where gate > 0, else 0: the derivative of ReLU
 
 
 class Shape(NamedTuple):
@@ -63,7 +62,8 @@ def emit_block(builder, shape, finish, A, B, start, C, gate, K, mask=None, liste
     """Emit C = finish(start + A B) for one block: A (rows, K), B (K, vectors*lanes), the others (rows, vectors*lanes).
 
     A mask, of one vector, leaves the columns it switches off unread and unwritten.
-    `listed` is the address of K numbers (uint16), the only k to visit, in this order; None visits 0 .. K-1.
+    `listed` is the address of K numbers (uint16), the only k to visit, in this order; None visits 0 .. K-1. Over a list
+    there is no MASK.
     start may have row stride 0, to begin each row with a bias, be C itself, to accumulate, or be at address 0: zeros.
     """
     real, size = REALS[shape.real], BYTES[shape.real]
@@ -134,10 +134,21 @@ def emit_block(builder, shape, finish, A, B, start, C, gate, K, mask=None, liste
     for (i, j), result in results.items():
         result.add_incoming(begin[i, j], before)
         result.add_incoming(following[i, j], loop)
-    for (i, j), result in results.items():
-        if finish in (RELU, LISTED_RELU):
-            result = builder.select(builder.fcmp_ordered("<", result, zero), zero, result)
-        elif finish == MASK:
-            passes = builder.fcmp_ordered(">", load_lanes(builder, at(gate, i, j), vector, size, mask), zero)
-            result = builder.select(passes, result, zero)
-        store_lanes(builder, result, at(C, i, j), size, mask)
+    low = builder.select(builder.icmp_signed("==", finish, I64(RELU)), ir.Constant(real, 0), ir.Constant(real, -math.inf))
+    low = broadcast(builder, low, vector)
+
+    def store_all():
+        for (i, j), result in results.items():
+            raised = builder.select(builder.fcmp_ordered("<", result, low), low, result)
+            store_lanes(builder, raised, at(C, i, j), size, mask)
+
+    if listed is not None:
+        store_all()
+        return
+    with builder.if_else(builder.icmp_signed("==", finish, I64(MASK))) as (masks, goes_on):
+        with masks:
+            for (i, j), result in results.items():
+                passes = builder.fcmp_ordered(">", load_lanes(builder, at(gate, i, j), vector, size, mask), zero)
+                store_lanes(builder, builder.select(passes, result, zero), at(C, i, j), size, mask)
+        with goes_on:
+            store_all()

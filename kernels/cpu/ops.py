@@ -8,13 +8,15 @@ published (`product.publish`), but for ``totals``, which is float64.
 from numba import types
 from numba.extending import overload
 
+from . import csr
 from .cache import compiled
 from .product import DEPTH, FAR, LINE, multiply, multiply_listed, multiply_listed_relu, multiply_mask, multiply_relu
 from .sparse import GROUP
 
 WHOLE = 2**62  # as many k as there are
-FEW = 28  # rows of A that read B but twice: it comes from far away, in few streams at a time
-SHALLOW = 16  # k at a time then
+# Where B comes from far away: for so many rows of A at least, how many k at a time. One block of rows reads B in as few
+# streams as the CPU follows; a few blocks share a copy of it, made from pieces of many columns.
+DEPTHS = ((112, DEPTH), (15, 128), (8, 16), (0, 8))
 
 
 def depth(like, M, N, row):
@@ -29,7 +31,11 @@ def _depth(like, M, N, row):
     def by_shape(like, M, N, row):
         if N * like.itemsize <= LINE:
             return WHOLE  # B is small: the rows of A are read from end to end
-        return SHALLOW if M < FEW and row >= FAR else DEPTH
+        if row >= FAR:
+            for rows, deep in DEPTHS:
+                if rows <= M:
+                    return deep
+        return DEPTH
 
     return by_shape
 
@@ -51,7 +57,7 @@ def all_but_last(like, a, a_row, a_step, b, b_row, start, start_row, c, c_row, M
 def affine(x, W, b, out, relu):
     """out = x W + b, then max(., 0) if relu. x (N, I), W (I, H), b (H,) -> out (N, H). 2*N*I*H flop.
 
-    x is an array, or `Marked` rows, whose zeros are skipped.
+    x is an array, or `Marked` rows, whose zeros are skipped, or `csr.Picked` rows.
     """
     multiply_rows(x, W, b, out, relu)
 
@@ -118,7 +124,7 @@ def backprop(dz, WT, out):
 def gradient_rows(a, dz, dW, first, last, add):
     """dW = rows `first` to `last` of a^T dz, or added to it. a (N, H), dz (N, O), dW (last - first, O).
 
-    a is an array, or `Marked` rows, whose zeros are skipped; `first` is then a multiple of GROUP.
+    a is an array, or `Marked` rows, whose zeros are skipped; `first` is then a multiple of GROUP; or `csr.Picked` rows.
     """
     multiply_columns(a, dz, dW, first, last, add)
 
@@ -153,22 +159,29 @@ def listed_gradient_rows(a, dz, dW, first, last, add):
 
 
 def multiply_rows(x, W, b, out, relu):
-    """`dense_affine` or `listed_affine`, by the type of x."""
+    """`dense_affine`, `listed_affine` or `csr.affine`, by the type of x."""
 
 
 def multiply_columns(a, dz, dW, first, last, add):
-    """`dense_gradient_rows` or `listed_gradient_rows`, by the type of a."""
+    """`dense_gradient_rows`, `listed_gradient_rows` or `csr.gradient_rows`, by the type of a."""
+
+
+def by_type(x, dense, listed, sparse):
+    """One of three, by the Numba type of rows x."""
+    if isinstance(x, types.Array):
+        return dense
+    return sparse if x.instance_class is csr.Picked else listed
 
 
 @overload(multiply_rows)
 def _multiply_rows(x, W, b, out, relu):
-    chosen = dense_affine if isinstance(x, types.Array) else listed_affine
+    chosen = by_type(x, dense_affine, listed_affine, csr.affine)
     return lambda x, W, b, out, relu: chosen(x, W, b, out, relu)
 
 
 @overload(multiply_columns)
 def _multiply_columns(a, dz, dW, first, last, add):
-    chosen = dense_gradient_rows if isinstance(a, types.Array) else listed_gradient_rows
+    chosen = by_type(a, dense_gradient_rows, listed_gradient_rows, csr.gradient_rows)
     return lambda a, dz, dW, first, last, add: chosen(a, dz, dW, first, last, add)
 
 

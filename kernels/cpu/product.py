@@ -17,7 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .cache import KERNELS, with_cache
-from .microkernel import LISTED, LISTED_RELU, MASK, PLAIN, RELU, Matrix, Shape, emit_block
+from .microkernel import MASK, PLAIN, RELU, Matrix, Shape, emit_block
 from .packing import PAIR, copy_numbers, release, reserve, round_columns, round_rows
 from .vector import BFLOAT16, BYTES, I64, declare, first_lanes, register_bytes
 
@@ -31,33 +31,34 @@ LEAST_ROWS = 112  # of A at a time: a copy of a panel of B must pay
 WAY = 4096  # bytes after which addresses fall into the same set of an L1 cache
 LINE = 64  # bytes of a cache line
 NARROW_ROWS = 4  # of A at a time that do not push each other out of the L1 cache, however they lie
-PACKED_ROWS = 56  # rows of A from which on a copy of a panel of B pays
+PANELS = 2**17  # bytes of B to copy at a time
+PACKED_ROWS = 15  # rows of A, more than a block has, from which on a copy of a panel of B pays
 FAR = 1024  # bytes from row to row of B from which on it does
-FINISHES = (PLAIN, RELU, MASK, LISTED, LISTED_RELU)
-ARGUMENTS = 14
+DENSE, LISTED = "dense", "listed"  # kinds of products: over all k, and over a list of k, see `sparse`
+ARGUMENTS = 15
 PUBLISHED = {}  # the C functions, by type
 LOCK = Lock()  # of the above: two threads may ask for the first time at once
 
 
 @intrinsic(prefer_literal=True)
-def loops(typingctx, real, finish, a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K):
+def loops(typingctx, real, kind, a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K,
+          finish):  # fmt: skip
     """C = finish(start + A B), panel by panel of columns, each block by block of rows.
 
-    `real` and `finish` are literal text; the rest are addresses, strides in bytes, and sizes: A (M, K), B (K, N).
+    `real` and `kind` are literal text; the rest are addresses, strides in bytes, and sizes: A (M, K), B (K, N).
     A[i, k] is at a + i*a_row + k*a_step; rows of the others are contiguous. start_row 0 begins each row alike, with a
-    bias; start may be C itself, to accumulate, or 0, to begin with zeros. gate is read by the MASK finish only. With a
-    LISTED finish M is 4, and gate is the address of the list of K numbers, uint16: the k to visit.
+    bias; start may be C itself, to accumulate, or 0, to begin with zeros. gate is read where the finish is MASK. LISTED has
+    M = 4, and gate is the address of the list of K numbers, uint16: the k to visit.
     In bfloat16 A and B hold pairs of k, and K counts the pairs.
     """
-    type_, ending = real.literal_value, finish.literal_value
-    over_list = ending in (LISTED, LISTED_RELU)
+    type_, over_list = real.literal_value, kind.literal_value == LISTED
     most_rows, most_vectors = (LISTED_BLOCK if over_list else BLOCK)[register_bytes()]
     heights = [most_rows] if over_list else [most_rows, *(height for height in (8, 4, 2, 1) if height < most_rows)]
     size = BYTES[type_]
     lanes = register_bytes() // size
 
     def generate(context, builder, signature, arguments):
-        a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K = arguments[2:]
+        a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K, finish = arguments[2:]
 
         def emit_deep_block(shape, m, across, mask):
             A = Matrix(a, a_row, a_step).moved(builder, m)
@@ -67,7 +68,7 @@ def loops(typingctx, real, finish, a, a_row, a_step, b, b_row, start, start_row,
             S = Matrix(start, start_row).moved(builder, m, across)
             given = builder.icmp_signed("!=", start, I64(0))  # address 0 stays 0
             S = S._replace(address=builder.select(given, S.address, I64(0)))
-            emit_block(builder, shape, ending, A, B, S, C, G, K, mask, gate if over_list else None)
+            emit_block(builder, shape, finish, A, B, S, C, G, K, mask, gate if over_list else None)
 
         def emit_panel(vectors, across, mask=None):
             top = I64(0)  # rows done
@@ -91,12 +92,12 @@ def loops(typingctx, real, finish, a, a_row, a_step, b, b_row, start, start_row,
             emit_panel(1, builder.mul(done, I64(size)), first_lanes(builder, rest, lanes))
         return context.get_dummy_value()
 
-    return types.void(real, finish, *[types.int64] * ARGUMENTS), generate
+    return types.void(real, kind, *[types.int64] * ARGUMENTS), generate
 
 
-def symbol(real, finish):
+def symbol(real, kind):
     """The name under which compiled code finds a kind of product."""
-    return f"fastmlp_product_{real}_{finish}"
+    return f"fastmlp_product_{real}_{kind}"
 
 
 def publish(real):
@@ -109,18 +110,13 @@ def publish(real):
 def published(real):
     """The products of numbers of type `real`, as C functions whose names are known while they live."""
     functions = []
-    for finish in FINISHES[:3] if real == BFLOAT16 else FINISHES:
-        functions.append(compile_product(real, finish))
-        llvm.add_symbol(symbol(real, finish), functions[-1].address)
+    for kind, make in KINDS[real].items():
+        function = make(real)
+        function.__qualname__ = f"{symbol(real, kind)}_{KERNELS}"
+        compiled = with_cache(partial(cfunc, types.void(*[types.int64] * ARGUMENTS)), function)
+        llvm.add_symbol(symbol(real, kind), compiled.address)
+        functions.append(compiled)
     return functions
-
-
-def compile_product(real, finish):
-    """One kind of product as a C function, from the compile cache where it is there."""
-    make = product_over_list if finish in (LISTED, LISTED_RELU) else rounded_product if real == BFLOAT16 else product
-    function = make(real, finish)
-    function.__qualname__ = f"{symbol(real, finish)}_{KERNELS}"
-    return with_cache(partial(cfunc, types.void(*[types.int64] * ARGUMENTS)), function)
 
 
 def panel_bytes():
@@ -128,20 +124,20 @@ def panel_bytes():
     return BLOCK[register_bytes()][1] * register_bytes()
 
 
-def product_over_list(real, finish):
+def product_over_list(real):
     """A product over a list of k."""
 
-    def multiply(a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K):
-        loops(real, finish, a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K)
+    def multiply(a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K, finish):
+        loops(real, LISTED, a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K, finish)
 
     return multiply
 
 
-def product(real, finish):
-    """A product that copies what would collide."""
+def product(real):
+    """A product that copies what would collide, and panels of B that lie far apart."""
     size, row, width = BYTES[real], DEPTH * BYTES[real] + LINE, panel_bytes()
 
-    def multiply(a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K):
+    def multiply(a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K, finish):
         collide = a_step == size and a_row % WAY == 0
         narrow = N * size <= LINE
         most = max(LEAST_ROWS, BLOCK_OF_A // (max(K, 1) * size) // LEAST_ROWS * LEAST_ROWS)
@@ -149,32 +145,38 @@ def product(real, finish):
             most, collide = NARROW_ROWS, False
         collide = collide and K <= DEPTH
         far = K <= DEPTH and M >= PACKED_ROWS and b_row >= FAR and not narrow
-        room = reserve(far * DEPTH * width + collide * min(M, most) * row) if far or collide else 0
+        panels = max(1, PANELS // (max(K, 1) * width))  # copied together: rows of B are read from end to end
+        copied = far * panels * K * width
+        room = reserve(copied + collide * min(M, most) * row) if far or collide else 0
         columns = width // size if far and room else max(N, 1)
-        copy = room + far * DEPTH * width
         for m in range(0, M, most):
             rows = min(most, M - m)
             left, left_row = a + m * a_row, a_row
             if collide and room:
                 for i in range(rows):
-                    copy_numbers(real, left + i * a_row, copy + i * row, K)
-                left, left_row = copy, row
+                    copy_numbers(real, left + i * a_row, room + copied + i * row, K)
+                left, left_row = room + copied, row
             for n in range(0, N, columns):
                 right, right_row, across = b + n * size, b_row, min(columns, N - n)
                 if far and room:
-                    for k in range(K):
-                        copy_numbers(real, right + k * b_row, room + k * width, across)
-                    right, right_row = room, width
+                    place = n // columns % panels
+                    if not place:
+                        for k in range(K):
+                            for panel in range(min(panels, (N - n + columns - 1) // columns)):
+                                copy_numbers(real, right + k * b_row + panel * width,
+                                             room + (panel * K + k) * width,
+                                             min(columns, N - n - panel * columns))  # fmt: skip
+                    right, right_row = room + place * K * width, width
                 begin = start + m * start_row + n * size if start else 0
-                loops(real, finish, left, left_row, a_step, right, right_row, begin, start_row,
+                loops(real, DENSE, left, left_row, a_step, right, right_row, begin, start_row,
                       c + m * c_row + n * size, c_row, gate + m * gate_row + n * size, gate_row,
-                      rows, across, K)  # fmt: skip
+                      rows, across, K, finish)  # fmt: skip
         release(room)
 
     return multiply
 
 
-def rounded_product(real, finish):
+def rounded_product(real):
     """A product of float32 rounded to bfloat16 on their way to the registers; sums stay float32. K is DEPTH at most.
 
     The numbers of A are neighbours either along k or from row to row.
@@ -183,7 +185,7 @@ def rounded_product(real, finish):
     row, step = DEPTH // 2 * PAIR + LINE, rows_at_once * PAIR + LINE  # from row to row, or from k to k
     panel = DEPTH // 2 * width
 
-    def multiply(a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K):
+    def multiply(a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K, finish):
         room = reserve(panel + max(rows_at_once * row, DEPTH // 2 * step))
         left, columns = room + panel, width // PAIR
         for m in range(0, M, rows_at_once):
@@ -197,14 +199,21 @@ def rounded_product(real, finish):
                 across, to = min(columns, N - n), n * PAIR
                 round_columns(b + to, b_row, across, K, room, width)
                 begin = start + m * start_row + to if start else 0
-                loops(real, finish, left, left_row, left_step, room, width, begin, start_row, c + m * c_row + to, c_row,
-                      gate + m * gate_row + to, gate_row, rows, across, (K + 1) // 2)  # fmt: skip
+                loops(real, DENSE, left, left_row, left_step, room, width, begin, start_row, c + m * c_row + to, c_row,
+                      gate + m * gate_row + to, gate_row, rows, across, (K + 1) // 2, finish)  # fmt: skip
         release(room)
 
     return multiply
 
 
-def make_call(finish):
+KINDS = {  # by type, and kind: what makes the function
+    "float32": {DENSE: product, LISTED: product_over_list},
+    "float64": {DENSE: product, LISTED: product_over_list},
+    BFLOAT16: {DENSE: rounded_product},
+}
+
+
+def make_call(kind, finish):
     """An intrinsic that calls a published product; its first argument is an array of the type of the numbers.
 
     float32 seen as uint32, the same bits, asks for a product of numbers rounded to bfloat16.
@@ -213,16 +222,17 @@ def make_call(finish):
     @intrinsic
     def call(typingctx, like, a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K):
         real = str(like.dtype)
-        name = symbol(BFLOAT16 if real == "uint32" else real, finish)
+        name = symbol(BFLOAT16 if real == "uint32" else real, kind)
 
         def generate(context, builder, signature, arguments):
-            builder.call(declare(builder.module, name, ir.VoidType(), [I64] * ARGUMENTS), arguments[1:])
+            function = declare(builder.module, name, ir.VoidType(), [I64] * ARGUMENTS)
+            builder.call(function, [*arguments[1:], I64(finish)])
             return context.get_dummy_value()
 
-        return types.void(like, *[types.int64] * ARGUMENTS), generate
+        return types.void(like, *[types.int64] * (ARGUMENTS - 1)), generate
 
     return call
 
 
-multiply, multiply_relu, multiply_mask = make_call(PLAIN), make_call(RELU), make_call(MASK)
-multiply_listed, multiply_listed_relu = make_call(LISTED), make_call(LISTED_RELU)
+multiply, multiply_relu, multiply_mask = (make_call(DENSE, finish) for finish in (PLAIN, RELU, MASK))
+multiply_listed, multiply_listed_relu = make_call(LISTED, PLAIN), make_call(LISTED, RELU)

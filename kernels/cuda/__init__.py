@@ -1,9 +1,10 @@
 """CUDA kernels: the passes around the matrix products, compiled by NVRTC for the GPU at hand on first use.
 
-The functions here launch the kernels of the ``.cu`` files beside them. N rows, I inputs, H units, O outputs, P parameters.
-Arrays live on the GPU and are C-ordered. "real" arrays, float32 or float64, hold the parameters and whatever is computed
-in; "item" arrays hold the operands of products: the real type itself, float16, or the bits of bfloat16 as uint16. Nothing
-waits for the GPU, nothing is read back, and nothing is allocated, so that every launch may be part of a CUDA graph.
+The functions here launch the kernels of the ``.cu`` files beside them. N rows, I inputs, H units, O outputs, P
+parameters. Arrays live on the GPU and are C-ordered. "real" arrays, float32 or float64, hold the parameters and what is
+computed in; "item" arrays hold the operands of products: the real type itself, float16, or the bits of bfloat16 as
+uint16. Nothing waits for the GPU, nothing is read back, and nothing is allocated, so that every launch may be part of a
+CUDA graph.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def source(name: str) -> str:
 
 
 def included(file: str) -> str:
-    """The text of `file`, with each ``#include "header.cuh"`` replaced by that header: NVRTC gets one text, no paths."""
+    """The text of `file`, each ``#include "header.cuh"`` replaced by that header: NVRTC gets one text, no paths."""
     text = (Path(__file__).parent / file).read_text(encoding="utf-8").replace("#pragma once\n", "")
     return re.sub(r'#include "(\w+\.cuh)"\n', lambda match: included(match[1]), text)
 
@@ -109,7 +110,7 @@ class Sums(NamedTuple):
         expect(self.parts, self.parts.dtype, T, C)
         if self.slot + slots(rows) > T or self.column + width > C:
             raise ValueError(
-                f"expected room for {slots(rows)} shares of {width} sums from ({self.slot}, {self.column}) on, got {T, C}"
+                f"expected room for {slots(rows)} shares of {width} sums from {self.slot, self.column} on, got {T, C}"
             )
         return self.parts.reshape(T * C)[self.slot * C + self.column :], np.int32(C)
 
@@ -379,7 +380,8 @@ def update(
     expect(lengths, real, LENGTHS)
     held_ends = np.int32(len(ends) if held else 0)
     arguments = (
-        np.int32(RULES.index(rule)), w, g, s, copy, numbers, ends, held_ends, lengths, real.type(longest), np.int32(LENGTHS), np.int64(P)
+        np.int32(RULES.index(rule)), w, g, s, copy, numbers, ends, held_ends, lengths, real.type(longest),
+        np.int32(LENGTHS), np.int64(P),
     )  # fmt: skip
     kernel("update", "update", real, copy.dtype)(*flat(P), arguments)
 

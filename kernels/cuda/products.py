@@ -90,7 +90,7 @@ class Products:
             return
         handle = pointer()
         check(found.cublasCreate_v2(ctypes.byref(handle)))
-        weakref.finalize(self, found.cublasDestroy_v2, handle)
+        weakref.finalize(self, found.cublasDestroy_v2, handle).atexit = False  # at exit the driver may be gone already
         check(found.cublasSetStream_v2(handle, stream.ptr))  # before the workspace, which it takes away
         hopper = int(cupy.cuda.Device().compute_capability) >= 90
         self.workspace = cupy.empty(WORKSPACE[hopper], np.uint8)

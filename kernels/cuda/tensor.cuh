@@ -28,7 +28,7 @@ __device__ inline long long row_of(const int* index, int n)
     return index ? index[n] : n;
 }
 
-// Fragments B of TILES neighbouring (16, 8) matrices of halves in shared memory. `row` is what `rows_for_lane` gives.
+// Fragments B of TILES neighbouring (16, 8) matrices of halves in shared memory. `row` is what row_for_lane gives.
 template <int TILES> __device__ inline void load_columns(unsigned (&b)[TILES][2], const unsigned char* row)
 {
 #pragma unroll

@@ -1,6 +1,6 @@
 """Tensor-core kernels for one step of a small net: uint8 rows in, float16 operands, float32 sums and weights.
 
-They take what `unsupported` has no objection to. Sizes are constants of each compilation, tiles are chosen for the card.
+They take what `unsupported` has no objection to. Sizes are constants of the compilation, tiles are chosen for the card.
 A step of N rows is three launches, and none of them waits for the host::
 
     work = allocate(sizes, N, card())                    # once: buffers for batches of at most N rows
@@ -156,11 +156,16 @@ def tail_size(sizes: Sequence[int]) -> int:
     return H + H * O + O + 2
 
 
+def parameter_count(sizes: Sequence[int]) -> int:
+    """P, as `network.parameter_count`."""
+    return sizes[0] * sizes[1] + tail_size(sizes) - 2
+
+
 def forward_shared(sizes: Sequence[int], warps: int, row_warps: int, row_tiles: int, chunk: int) -> int:
-    """Bytes of shared memory of tensor_forward.cu, which checks them."""
-    columns, rows, classes = width(sizes[1]), 16 * row_tiles * row_warps, -(-sizes[2] // 8) * 8
+    """Bytes of shared memory of tensor_forward.cu, which checks them: the ring, W2, parts of z2, dz2."""
+    columns, rows, z2_pitch = width(sizes[1]), 16 * row_tiles * row_warps, -(-sizes[2] // 8) * 8 + 1
     stage = rows * spread(chunk) + chunk * spread(2 * columns)
-    return FORWARD_STAGES * stage + (columns + 8) * spread(32) + 4 * warps * rows * classes + rows * spread(32)
+    return FORWARD_STAGES * stage + (columns + 8) * spread(32) + 4 * warps * rows * z2_pitch + rows * spread(32)
 
 
 @cache
@@ -201,33 +206,53 @@ def gradient_tiles(sizes: tuple[int, ...], card: Card) -> Gradient:
     return Gradient(warps, input_warps, input_tiles, chunk, stages, shared)
 
 
+@cache
 def grid(sizes: tuple[int, ...], n: int, card: Card) -> tuple[int, int, int, int]:
     """For a batch of `n` rows: blocks of tensor_forward; slices and splits of tensor_gradient, rows of a split."""
     forward, gradient = forward_tiles(sizes, n, card), gradient_tiles(sizes, card)
-    slices = -(-sizes[0] // (16 * gradient.input_warps * gradient.input_tiles))
+    slices = -(-sizes[0] // gradient.inputs)
     splits = max(1, card.processors // slices)
     share = -(-n // (splits * gradient.chunk)) * gradient.chunk
     return min(card.processors, -(-n // forward.rows)), slices, -(-n // share), share
 
 
-def constants(sizes: Sequence[int], tiles: Forward | Gradient | None) -> tuple[str, ...]:
-    """The options that make a source one for the net and the tiles."""
-    numbers = dict(zip(("INPUTS", "HIDDEN", "CLASSES"), sizes, strict=True), UNITS=width(sizes[1]))
-    if tiles is not None:
+@cache
+def constants(sizes: tuple[int, ...], tiles: Forward | Gradient | None, rule: str = "sgd") -> tuple[str, ...]:
+    """The options that make a source one for the net and the tiles or, where there are none, the optimizer's rule."""
+    numbers: dict[str, Any] = dict(zip(("INPUTS", "HIDDEN", "CLASSES"), sizes, strict=True), UNITS=width(sizes[1]))
+    if tiles is None:
+        numbers["RULE"] = rule
+    else:
         numbers |= {name.upper(): number for name, number in tiles._asdict().items()}
         numbers["SHARED_BYTES"] = numbers.pop("SHARED")
     return "-DREAL=float", *(f"-D{name}={number}" for name, number in numbers.items())
 
 
 @cache
-def kernel(name: str, function: str, options: tuple[str, ...], shared: int = 0) -> Any:
-    """One kernel of ``name.cu``, compiled with `options`, that may have `shared` bytes of shared memory."""
+def module(name: str, options: tuple[str, ...]) -> Any:
+    """``name.cu`` compiled with `options`."""
     import cupy
 
-    found = cupy.RawModule(code=source(name), options=options).get_function(function)
+    return cupy.RawModule(code=source(name), options=options)
+
+
+@cache
+def kernel(name: str, function: str, options: tuple[str, ...], shared: int, device: int) -> Any:
+    """One kernel of ``name.cu``, that may have `shared` bytes of shared memory on the device."""
+    found = module(name, options).get_function(function)
     if shared:
-        found.max_dynamic_shared_size_bytes = shared
+        found.max_dynamic_shared_size_bytes = shared  # of this device alone
     return found
+
+
+def launch(
+    name: str, function: str, options: tuple[str, ...], grid: tuple[int, ...], threads: int, arguments: tuple[Any, ...],
+    shared: int = 0,
+) -> None:  # fmt: skip
+    """Launch one kernel of ``name.cu`` on the current device and stream."""
+    import cupy
+
+    kernel(name, function, options, shared, cupy.cuda.Device().id)(grid, (threads,), arguments, shared_mem=shared)
 
 
 def allocate(sizes: Sequence[int], rows: int, card: Card) -> Work:
@@ -255,42 +280,32 @@ def halve(work: Work, parameters: Array) -> None:
     """W1 as float16, for `forward`, from the parameters (P,)."""
     I, H, _ = work.sizes
     expect(parameters, np.float32, parameter_count(work.sizes))
-    options = (*constants(work.sizes, None), "-DRULE=sgd")
-    kernel("tensor_update", "tensor_halves", options)((-(-I * H // THREADS),), (THREADS,), (parameters, work.W1))
-
-
-def parameter_count(sizes: Sequence[int]) -> int:
-    """P."""
-    return sizes[0] * sizes[1] + tail_size(sizes) - 2
+    options = constants(work.sizes, None)
+    launch("tensor_update", "tensor_halves", options, (-(-I * H // THREADS),), THREADS, (parameters, work.W1))
 
 
 def forward(
     work: Work, X: Array, y: Array, index: Array | None, weight: Array | None, n: int, parameters: Array
 ) -> None:
     """dz1 of the batch's `n` rows, and of the small gradients and the totals the parts; all stay in `work`."""
-    tiles, options = forward_tiles(work.sizes, n, work.card), ()
     expect_batch(work, X, index, n)
     expect(y, np.int32, len(X))
     if weight is not None:
         expect(weight, np.float32, n)
     expect(parameters, np.float32, parameter_count(work.sizes))
-    options = constants(work.sizes, tiles)
-    blocks, threads = grid(work.sizes, n, work.card)[0], 32 * tiles.unit_warps * tiles.row_warps
+    tiles, blocks = forward_tiles(work.sizes, n, work.card), grid(work.sizes, n, work.card)[0]
     given = (X, or_null(index), y, or_null(weight), PIXEL, parameters, work.W1, work.dz1, work.tails, np.int32(n))
-    kernel("tensor_forward", "tensor_forward", options, tiles.shared)(
-        (blocks,), (threads,), given, shared_mem=tiles.shared
-    )
+    options = constants(work.sizes, tiles)
+    launch("tensor_forward", "tensor_forward", options, (blocks,), tiles.threads, given, tiles.shared)
 
 
 def weight_gradient(work: Work, X: Array, index: Array | None, n: int) -> None:
     """Parts of dW1 from the rows and what `forward` left; they stay in `work`."""
-    tiles = gradient_tiles(work.sizes, work.card)
     expect_batch(work, X, index, n)
-    _, slices, splits, share = grid(work.sizes, n, work.card)
-    threads, given = 32 * tiles.unit_warps * tiles.input_warps, (X, or_null(index), work.dz1, work.heads)
-    kernel("tensor_gradient", "tensor_gradient", constants(work.sizes, tiles), tiles.shared)(
-        (slices, splits), (threads,), (*given, np.int32(n), np.int32(share)), shared_mem=tiles.shared
-    )
+    tiles, (_, slices, splits, share) = gradient_tiles(work.sizes, work.card), grid(work.sizes, n, work.card)
+    given = (X, or_null(index), work.dz1, work.heads, np.int32(n), np.int32(share))
+    options = constants(work.sizes, tiles)
+    launch("tensor_gradient", "tensor_gradient", options, (slices, splits), tiles.threads, given, tiles.shared)
 
 
 def update(work: Work, rule: str, parameters: Array, state: Array, step: Array, n: int, totals: Array) -> None:
@@ -304,9 +319,9 @@ def update(work: Work, rule: str, parameters: Array, state: Array, step: Array, 
     expect(state, np.float32, len(state), P)
     expect(step, np.float32, 8)
     expect(totals, np.float64, len(totals))
-    options = (*constants(work.sizes, None), f"-DRULE={rule}")
     given = (parameters, state, step, *parts(work, n), work.W1, totals)
-    kernel("tensor_update", "tensor_update", options)((-(-(P + 2) // THREADS),), (THREADS,), given)
+    options = constants(work.sizes, None, rule)
+    launch("tensor_update", "tensor_update", options, (-(-(P + 2) // THREADS),), THREADS, given)
 
 
 def gradient(work: Work, g: Array, n: int, totals: Array) -> None:
@@ -314,8 +329,8 @@ def gradient(work: Work, g: Array, n: int, totals: Array) -> None:
     P = parameter_count(work.sizes)
     expect(g, np.float32, P)
     expect(totals, np.float64, len(totals))
-    options = (*constants(work.sizes, None), "-DRULE=sgd")
-    kernel("tensor_update", "tensor_sum", options)((-(-(P + 2) // THREADS),), (THREADS,), (g, *parts(work, n), totals))
+    options, given = constants(work.sizes, None), (g, *parts(work, n), totals)
+    launch("tensor_update", "tensor_sum", options, (-(-(P + 2) // THREADS),), THREADS, given)
 
 
 def parts(work: Work, n: int) -> tuple[Any, ...]:

@@ -13,14 +13,14 @@ constexpr int ROWS = WARP_ROWS * ROW_WARPS;
 constexpr int WARPS = ROW_WARPS * UNIT_WARPS, THREADS = 32 * WARPS;
 constexpr int CHUNKS = (BYTES + CHUNK - 1) / CHUNK;   // the last may be shorter
 constexpr int CLASS_TILES = (O + 7) / 8;              // of 8, in z2 = a1 W2
-constexpr int CLASSES_UP = 8 * CLASS_TILES;
+constexpr int Z2_PITCH = 8 * CLASS_TILES + 1;         // floats; odd, so that 32 rows of one class lie in 32 banks
 
 // Shared memory, in bytes: the ring, and at the end sums in its place; W2 as halves; parts of z2; dz2 as halves.
 constexpr int X_PITCH = spread(CHUNK), W_PITCH = spread(2 * WIDTH), C_PITCH = spread(2 * 16);
 constexpr int STAGE = ROWS * X_PITCH + CHUNK * W_PITCH;
 constexpr int W2_AT = STAGES * STAGE;
 constexpr int Z2_AT = W2_AT + (WIDTH + 8) * C_PITCH;
-constexpr int DZ2_AT = Z2_AT + 4 * UNIT_WARPS * ROWS * CLASSES_UP;
+constexpr int DZ2_AT = Z2_AT + 4 * UNIT_WARPS * ROWS * Z2_PITCH;
 static_assert(SHARED_BYTES == DZ2_AT + ROWS * C_PITCH, "tensor.py and this file count differently");
 static_assert(4 * (TAIL + 2 * WARPS) <= W2_AT, "no room for the sums");
 static_assert(WIDTH == 8 * UNIT_TILES * UNIT_WARPS && O <= 16 && CHUNK % 16 == 0, "sizes the tiles cannot hold");
@@ -28,8 +28,8 @@ static_assert(WIDTH == 8 * UNIT_TILES * UNIT_WARPS && O <= 16 && CHUNK % 16 == 0
 // A thread's place: its warp's first row and unit within the tile, and g and t of its lane.
 struct Place { int row, unit, g, t; };
 
-// The row of W1 in a stage that is input k of a chunk. A lane reads four neighbouring bytes of X at once and takes them for columns
-// 2t, 2t+1, 2t+8, 2t+9 of a fragment A: within every 16 inputs, rows of W1 stand in that order.
+// The row of W1 in a stage that is input k of a chunk. A lane reads four neighbouring bytes of X at once and takes them
+// for columns 2t, 2t+1, 2t+8, 2t+9 of a fragment A: within every 16 inputs, rows of W1 stand in that order.
 __device__ inline int input_row(int k)
 {
     return (k & ~15) | (k & 2) << 2 | (k >> 1 & 6) | (k & 1);
@@ -101,7 +101,7 @@ __device__ inline void activate(
     }
 }
 
-// z2 = a1 W2 over this warp's units: a part (ROWS, CLASSES_UP) of each warp that shares the rows
+// z2 = a1 W2 over this warp's units: a part (ROWS, O) of each warp that shares the rows
 __device__ inline void second_layer(
     float* z2, const unsigned (&a1)[ROW_TILES][UNIT_TILES][2], const unsigned char* W2, Place at)
 {
@@ -123,9 +123,9 @@ __device__ inline void second_layer(
     for (int i = 0; i < ROW_TILES; i++)
 #pragma unroll
         for (int q = 0; q < CLASS_TILES; q++) {
-            float* z = z2 + (at.row + 16 * i + at.g) * CLASSES_UP + 8 * q + 2 * at.t;
+            float* z = z2 + (at.row + 16 * i + at.g) * Z2_PITCH + 8 * q + 2 * at.t;
             z[0] = part[i][q][0], z[1] = part[i][q][1];
-            z[8 * CLASSES_UP] = part[i][q][2], z[8 * CLASSES_UP + 1] = part[i][q][3];
+            z[8 * Z2_PITCH] = part[i][q][2], z[8 * Z2_PITCH + 1] = part[i][q][3];
         }
 }
 
@@ -146,20 +146,20 @@ __device__ inline void softmax_cross_entropy(
         for (int o = 0; o < O; o++) {
             z[o] = b2[o];
 #pragma unroll
-            for (int w = 0; w < UNIT_WARPS; w++) z[o] += z2[(w * ROWS + row) * CLASSES_UP + o];
+            for (int w = 0; w < UNIT_WARPS; w++) z[o] += z2[(w * ROWS + row) * Z2_PITCH + o];
             if (o == 0 || z[o] > top) top = z[o], best = o;
             if (o == target) z_target = z[o];
         }
 #pragma unroll
-        for (int o = 0; o < O; o++) total += __expf(z[o] - top);  // at most 1 each: cannot overflow
+        for (int o = 0; o < O; o++) total += exp(z[o] - top);  // at most 1 each: cannot overflow
 #pragma unroll
         for (int o = 0; o < 16; o += 2) {
-            const float p0 = o < O ? __expf(z[o] - top) / total : 0, p1 = o + 1 < O ? __expf(z[o + 1] - top) / total : 0;
+            const float p0 = o < O ? exp(z[o] - top) / total : 0, p1 = o + 1 < O ? exp(z[o + 1] - top) / total : 0;
             ((unsigned*)(dz2 + row * C_PITCH))[o / 2] =
                 pack_halves((p0 - (o == target)) * share, (p1 - (o + 1 == target)) * share);
         }
         if (there) {
-            loss += (__logf(total) - (z_target - top)) * share;  // total is at least 1: the logarithm is finite
+            loss += (log(total) - (z_target - top)) * share;  // total is at least 1: the logarithm is finite
             right += best == target;
         }
     }
@@ -223,12 +223,12 @@ __device__ inline void write_sums(float* tail, float* shared, Sums& sums, Place 
     const float loss = add_lanes(sums.loss, 1, 16), right = add_lanes(sums.right, 1, 16);
     if (threadIdx.x % 32 == 0) warps[2 * warp] = loss, warps[2 * warp + 1] = right;
     for (int turn = 0; turn < ROW_WARPS; turn++) {
-        const float keep = turn > 0;  // the first writes, the others add
+        const bool add = turn > 0;  // the first writes, the others add
         if (at.row == turn * WARP_ROWS) {
             if (at.unit == 0 && at.t == 0)
                 for (int half = 0; half < 2; half++) {
                     const int o = at.g + 8 * half;
-                    if (o < O) db2[o] = (keep ? db2[o] : 0) + sums.db2[2 * half];
+                    if (o < O) db2[o] = (add ? db2[o] : 0) + sums.db2[2 * half];
                 }
 #pragma unroll
             for (int j = 0; j < UNIT_TILES; j++)
@@ -236,10 +236,10 @@ __device__ inline void write_sums(float* tail, float* shared, Sums& sums, Place 
                 for (int e = 0; e < 2; e++) {
                     const int h = at.unit + 8 * j + 2 * at.t + e;
                     const float column = add_lanes(sums.db1[j][e], 4, 16);
-                    if (h < H && at.g == 0) db1[h] = (keep ? db1[h] : 0) + column;
+                    if (h < H && at.g == 0) db1[h] = (add ? db1[h] : 0) + column;
                     for (int half = 0; half < 2; half++) {
                         const int o = at.g + 8 * half;
-                        if (h < H && o < O) dW2[h * O + o] = (keep ? dW2[h * O + o] : 0) + sums.dW2[j][2 * half + e];
+                        if (h < H && o < O) dW2[h * O + o] = (add ? dW2[h * O + o] : 0) + sums.dW2[j][2 * half + e];
                     }
                 }
         }
@@ -260,8 +260,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) tensor_forward(
     const float* weight,      // (N,)        of the batch's rows; null: 1 each
     float pixel,              //             what a 1 in X stands for: 1 / 255
     const float* parameters,  // (P,)
-    const f16* W1,           // (BYTES, WIDTH)  the first layer's weights, 0 behind the inputs and the units
-    f16* dz1,                // (N, WIDTH)
+    const f16* W1,            // (BYTES, WIDTH)  the first layer's weights, 0 behind the inputs and the units
+    f16* dz1,                 // (N, WIDTH)
     float* tails,             // (gridDim.x, TAIL)
     int N)
 {
@@ -279,13 +279,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) tensor_forward(
         end_copies();
     };
 
+    for (int step = 0; step < STAGES - 1; step++) copy(step);
     for (int i = threadIdx.x; i < (WIDTH + 8) * 16; i += THREADS) {
         const int h = i / 16, o = i % 16;
         keep((f16*)(W2 + h * C_PITCH) + o, h < H && o < O ? b1[H + h * O + o] : 0);
     }
     float z1[ROW_TILES][UNIT_TILES][4] = {};
     Sums sums = {};
-    for (int step = 0; step < STAGES - 1; step++) copy(step);
     for (int step = 0; step < mine * CHUNKS; step++) {
         wait_copies<STAGES - 2>();
         __syncthreads();  // the chunk is there for all threads, and all have left the stage that is filled next
@@ -296,7 +296,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) tensor_forward(
         const int first = first_row(step / CHUNKS);
         unsigned a1[ROW_TILES][UNIT_TILES][2];
         activate(a1, z1, b1, pixel, at);
-        second_layer(z2 + at.unit / WARP_UNITS * ROWS * CLASSES_UP, a1, W2, at);
+        second_layer(z2 + at.unit / WARP_UNITS * ROWS * Z2_PITCH, a1, W2, at);
         __syncthreads();
         softmax_cross_entropy(dz2, z2, b2, index, y, weight, first, N, sums.loss, sums.right);
         __syncthreads();

@@ -81,7 +81,7 @@ __device__ inline void multiply_chunk(
 extern "C" __global__ void __launch_bounds__(THREADS, 1) tensor_gradient(
     const unsigned char* X,  // (M, BYTES)
     const int* index,        // (N,)        rows of X in the order of the batch; null: the first N
-    const f16* dz1,         // (N, WIDTH)
+    const f16* dz1,          // (N, WIDTH)
     float* heads,            // (gridDim.y, HEAD)
     int N,
     int share)               // rows of a share, a multiple of CHUNK

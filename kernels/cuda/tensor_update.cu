@@ -42,7 +42,7 @@ extern "C" __global__ void tensor_update(
     int splits,
     const float* tails,  // (blocks, TAIL)
     int blocks, float scale, float pixel,
-    f16* W1,            // (BYTES, WIDTH)
+    f16* W1,             // (BYTES, WIDTH)
     double* totals)      // (2,)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -77,7 +77,7 @@ extern "C" __global__ void tensor_sum(
 // W1 as halves, where another hand has moved it
 extern "C" __global__ void tensor_halves(
     const float* w,  // (P,)
-    f16* W1)        // (BYTES, WIDTH)
+    f16* W1)         // (BYTES, WIDTH)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < HEAD) write_half(W1, i, w[i]);

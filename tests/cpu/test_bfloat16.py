@@ -12,7 +12,7 @@ from tolerance import assert_close
 pytest.importorskip("numba")
 
 from fastmlp.kernels.cpu.microkernel import MASK, PLAIN, RELU
-from fastmlp.kernels.cpu.product import ARGUMENTS, DEPTH, publish, symbol
+from fastmlp.kernels.cpu.product import ARGUMENTS, DENSE, DEPTH, publish, symbol
 from fastmlp.kernels.cpu.vector import BFLOAT16, has_bfloat16
 from llvmlite.binding import address_of_symbol
 from test_product import Fence, expected, framed, needs_mprotect
@@ -36,19 +36,18 @@ def rounded(x):
 
 
 @cache
-def kinds():
+def multiply():
     publish(BFLOAT16)
-    prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * ARGUMENTS)
-    return {finish: prototype(address_of_symbol(symbol(BFLOAT16, finish))) for finish in FINISHES}
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * ARGUMENTS)(address_of_symbol(symbol(BFLOAT16, DENSE)))
 
 
 def call(finish, A, B, start, C, gate):
     """C = finish(start + A B); start is a row or None."""
     begin = 0 if start is None else start.ctypes.data
     (M, K), N = A.shape, B.shape[1]
-    kinds()[finish](
+    multiply()(
         A.ctypes.data, *A.strides, B.ctypes.data, B.strides[0], begin, 0, C.ctypes.data, C.strides[0],
-        gate.ctypes.data, gate.strides[0], M, N, K,
+        gate.ctypes.data, gate.strides[0], M, N, K, finish,
     )  # fmt: skip
 
 

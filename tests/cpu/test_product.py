@@ -16,7 +16,7 @@ from tolerance import assert_close
 pytest.importorskip("numba")
 
 from fastmlp.kernels.cpu.microkernel import MASK, PLAIN, RELU
-from fastmlp.kernels.cpu.product import ARGUMENTS, DEPTH, FAR, PACKED_ROWS, WAY, publish, symbol
+from fastmlp.kernels.cpu.product import ARGUMENTS, DENSE, DEPTH, FAR, PACKED_ROWS, WAY, publish, symbol
 from fastmlp.kernels.cpu.vector import register_bytes
 from llvmlite.binding import address_of_symbol
 
@@ -26,11 +26,10 @@ LAYOUTS = ("C", "Fortran", "every second", "reversed", "repeated row", "byte 1",
 
 
 @cache
-def kinds(real):
-    """The C function of each finish."""
+def multiply(real):
+    """The C function."""
     publish(real)
-    prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * ARGUMENTS)
-    return {finish: prototype(address_of_symbol(symbol(real, finish))) for finish in FINISHES}
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * ARGUMENTS)(address_of_symbol(symbol(real, DENSE)))
 
 
 def call(finish, A, B, start, C, gate=None):
@@ -38,8 +37,8 @@ def call(finish, A, B, start, C, gate=None):
     begin = (0, 0) if start is None else (start.ctypes.data, start.strides[0] if start.ndim == 2 else 0)
     shut = (0, 0) if gate is None else (gate.ctypes.data, gate.strides[0])
     (M, K), N = A.shape, B.shape[1]
-    kinds(C.dtype.name)[finish](
-        A.ctypes.data, *A.strides, B.ctypes.data, B.strides[0], *begin, C.ctypes.data, C.strides[0], *shut, M, N, K
+    multiply(C.dtype.name)(
+        A.ctypes.data, *A.strides, B.ctypes.data, B.strides[0], *begin, C.ctypes.data, C.strides[0], *shut, M, N, K, finish
     )
 
 

@@ -243,8 +243,6 @@ static void __syncwarp() { __shfl_xor_sync(0xffffffff, 0, 0); }
 // ---- primitives.cuh. Lane 4 g + t holds of every matrix what is said there.
 
 #define DYNAMIC_SHARED(name) unsigned char* name = cuemu::dynamic_shared
-#define __expf std::exp  // glibc has the names for other things
-#define __logf std::log
 
 namespace cuemu {
 

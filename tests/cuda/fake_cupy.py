@@ -51,7 +51,9 @@ class Memory:
         if Stream.capturing:
             raise RuntimeError("memory is allocated while a stream is captured: the graph would keep its address")
         if memory_used + size > memory_limit:
-            raise OutOfMemoryError(f"Out of memory allocating {size:,} bytes (allocated so far: {memory_used:,} bytes).")
+            raise OutOfMemoryError(
+                f"Out of memory allocating {size:,} bytes (allocated so far: {memory_used:,} bytes)."
+            )
         memory_used += size
         self.size = size
         self.bytes = np.full(size + 2 * GUARD, POISON, np.uint8)
@@ -180,7 +182,7 @@ class ndarray:
         if isinstance(index, ndarray):
             return asarray(self.values[index.values])
         index = index if isinstance(index, tuple) else (index,)
-        if not all(isinstance(i, int | slice) for i in index):
+        if not all(isinstance(i, int | np.integer | slice) for i in index):
             raise TypeError(f"a device array is indexed by integers, slices or a device array; got {index}")
         return ndarray(self.values[(*index, ...)], self.memory)
 
@@ -204,8 +206,23 @@ class ndarray:
     def copy(self) -> ndarray:
         return asarray(self.values)
 
-    def astype(self, dtype: object, copy: bool = True) -> ndarray:
+    def astype(self, dtype: object, order: str = "K", copy: bool = True) -> ndarray:
         return self if self.dtype == dtype and not copy else asarray(self.values.astype(dtype))
+
+    def max(self) -> ndarray:
+        return asarray(self.values.max())
+
+    def all(self) -> ndarray:
+        return asarray(self.values.all())
+
+    def __gt__(self, other: float) -> ndarray:
+        return asarray(self.values > other)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: object, **_: object) -> ndarray:
+        alone = method == "__call__" and len(inputs) == 1  # an operation on this array, which CuPy does on the device
+        return asarray(ufunc(self.values)) if alone else NotImplemented
+
+    __cuda_array_interface__ = property(lambda self: {"data": (self.data.ptr, False)})
 
     def get(self) -> np.ndarray:
         global host_reads
@@ -214,6 +231,9 @@ class ndarray:
         Stream.current.synchronize()
         host_reads += 1
         return self.values.copy()
+
+    def __str__(self) -> str:
+        return str(self.get())
 
     def item(self) -> object:
         return self.get().item()
@@ -367,7 +387,7 @@ def build(code: str, options: tuple[str, ...] = ()) -> ctypes.CDLL:
     """C++ text behind cuemu.h as a library. RuntimeError if it does not compile."""
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder, "kernels.so")
-        command = [COMPILER, "-x", "c++", *FLAGS, "-shared", "-include", str(header()), *options, "-", "-o", str(library)]
+        command = [COMPILER, "-x", "c++", *FLAGS, "-shared", "-include", str(header()), *options, "-", "-o", library]
         done = subprocess.run(command, input=code, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"the kernels do not compile:\n{done.stderr}")

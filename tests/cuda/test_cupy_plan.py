@@ -76,7 +76,10 @@ class PlanTests:
     def agree(self, network, precision, X, y, **options):
         """Both backends do the same."""
         reference = "float64" if precision == "float64" else "float32"
-        want, got = self.run(HOST, network, reference, X, y, **options), self.run(self.backend, network, precision, X, y, **options)
+        want, got = (
+            self.run(HOST, network, reference, X, y, **options),
+            self.run(self.backend, network, precision, X, y, **options),
+        )
         for a, b in zip(got[:4], want[:4], strict=True):
             if precision in LOW:
                 np.testing.assert_allclose(a, b, rtol=0, atol=LOW[precision] * np.abs(b).max())
@@ -92,7 +95,9 @@ class PlanTests:
         plan = self.plan(network, precision)
         learner, rows = plan.learner(find("momentum"), Settings()), self.rows(X, y, real=real)
         got = [learner.epoch(rows, len(y), np.array([0.3])) for _ in range(8)]
-        curve, hits, W, b = oracle.train(X.astype(real), y, *layer_views(self.start(network, precision), sizes), steps=8, rate=0.3)
+        curve, hits, W, b = oracle.train(
+            X.astype(real), y, *layer_views(self.start(network, precision), sizes), steps=8, rate=0.3
+        )
         assert_close([totals.loss for totals in got], curve, real, "run")
         assert_close([totals.accuracy for totals in got], hits, real, "run")
         for array, want in zip((*plan.W, *plan.b), (*W, *b), strict=True):
@@ -140,13 +145,16 @@ class PlanTests:
         self.agree(Network(SIZES), "float64", *data(), rule=rule, rate=rate, settings=Settings(weight_decay=decay))
 
     @pytest.mark.parametrize("options", [
-        {"l2": 0.01}, {"settings": Settings(clip=0.05)}, {"l2": 0.02, "settings": Settings(clip=0.05), "rule": "adam", "rate": 0.01},
-        {"index": False}, {"index": False, "batch": 200}, {"batch": 200, "epochs": 3}, {"batch": 1000}, {"batch": 3, "epochs": 1},
+        {"l2": 0.01}, {"settings": Settings(clip=0.05)}, {"index": False}, {"index": False, "batch": 200},
+        {"l2": 0.02, "settings": Settings(clip=0.05), "rule": "adam", "rate": 0.01}, {"batch": 200, "epochs": 3},
+        {"batch": 1000}, {"batch": 3, "epochs": 1},
     ], ids=str)  # fmt: skip
     def test_penalty_clipping_order_and_size_of_batches(self, options):
         self.agree(Network(SIZES), "float64", *data(), **options)
 
-    @pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "leaky_relu", "elu", "gelu", "silu", ("relu", "gelu")])
+    @pytest.mark.parametrize(
+        "activation", ["identity", "logistic", "tanh", "leaky_relu", "elu", "gelu", "silu", ("relu", "gelu")]
+    )
     def test_every_activation(self, activation):
         self.agree(Network(DEEP, activation), "float64", *data("real"), epochs=1)
 
@@ -294,11 +302,14 @@ class TestEmulated(PlanTests):
 
         monkeypatch.setattr(cupy_data, "SMALL", 0)
         monkeypatch.setattr(cupy_data, "BLOCK", 1000)
-        for array in (np.random.default_rng(0).random((77, 13)), np.arange(5000, dtype=np.uint8).reshape(100, 50)[:, ::2]):
+        for array in (
+            np.random.default_rng(0).random((77, 13)),
+            np.arange(5000, dtype=np.uint8).reshape(100, 50)[:, ::2],
+        ):
             np.testing.assert_array_equal(self.backend.to_host(self.backend.asarray(array)), array)
 
     def test_rows_for_which_there_is_no_room_stay_on_the_host(self, monkeypatch):
-        X, y = np.zeros((2000, 1000), np.uint8), np.zeros(2000, np.int32)
+        X = np.zeros((2000, 1000), np.uint8)
         monkeypatch.setattr(fake_cupy, "memory_limit", fake_cupy.memory_used + 10**6)
         freed = fake_cupy.freed
         with pytest.warns(UserWarning, match=r"no room for 2 MB of rows .*: they stay in the host's memory"):

@@ -19,7 +19,9 @@ CARDS = list(SHARED)  # compute capabilities: Turing to Blackwell
 REGISTERS = 65536  # of a multiprocessor
 BLOCKS = 3  # that it must hold at once, to have work while some of them wait for memory
 STATIC = 48 * 1024  # bytes of shared memory that a source may lay out itself
-TYPES = {"float-float": CARDS, "float-f16": [75, 86, 100], "float-bf16": [80, 120], "double-double": [75, 90]}  # REAL, ITEM
+TYPES = {  # REAL and ITEM
+    "float-float": CARDS, "float-f16": [75, 86, 100], "float-bf16": [80, 120], "double-double": [75, 90],
+}  # fmt: skip
 NETS = {(784, 160, 10): list(PROCESSORS), (784, 256, 16): [80, 86, 90], (20, 100, 3): [90]}  # of the tensor cores
 MIDDLE = {"float": 160, "double": 96}  # hidden units, and threads, by REAL: all that ten classes leave room for
 NAMES = {path.stem for path in Path(cuda.__file__).parent.glob("*.cu")}
@@ -55,7 +57,9 @@ def compiled(nvrtc: ctypes.CDLL, code: str, card: int, options: tuple[str, ...])
     return results
 
 
-def check(nvrtc: ctypes.CDLL, name: str, card: int, options: tuple[str, ...], threads: int, blocks: int = BLOCKS) -> None:
+def check(
+    nvrtc: ctypes.CDLL, name: str, card: int, options: tuple[str, ...], threads: int, blocks: int = BLOCKS
+) -> None:
     """It compiles without a word, spills nothing, and a multiprocessor can hold so many blocks of so many threads."""
     results = compiled(nvrtc, cuda.source(name), card, options)
     assert results["CUBIN"].startswith("\x7fELF")
@@ -63,7 +67,7 @@ def check(nvrtc: ctypes.CDLL, name: str, card: int, options: tuple[str, ...], th
     kernels = re.findall(r"Compiling entry function '(\w+)'", log)
     registers = [int(number) for number in re.findall(r"Used (\d+) registers", log)]
     spills = [int(number) for number in re.findall(r"(\d+) bytes spill", log)]
-    assert 0 < len(kernels) == len(registers) <= len(spills) / 2, log  # functions that are called have spills of their own
+    assert 0 < len(kernels) == len(registers) <= len(spills) / 2, log  # a function that is called has its own spills
     assert not any(spills), log
     assert max(registers) * threads * blocks <= REGISTERS, log
     assert max(map(int, re.findall(r"(\d+) bytes smem", log)), default=0) <= STATIC, log
@@ -82,10 +86,12 @@ def options_of(name: str, pair: str) -> tuple[tuple[str, ...], int]:
 @pytest.mark.parametrize(("pair", "card"), [(pair, card) for pair, cards in TYPES.items() for card in cards])
 @pytest.mark.parametrize("name", PLAIN)
 def test_compiles_without_spills(name, pair, card, nvrtc):
-    check(nvrtc, name, card, *options_of(name, pair))
+    check(nvrtc, name, card, *options_of(name, pair), BLOCKS)
 
 
-@pytest.mark.parametrize(("sizes", "capability"), [(net, card) for net, cards in NETS.items() for card in cards], ids=str)
+@pytest.mark.parametrize(
+    ("sizes", "capability"), [(net, card) for net, cards in NETS.items() for card in cards], ids=str
+)
 def test_tensor_kernels_fit_the_card(sizes, capability, nvrtc):
     card = tensor.Card(capability, PROCESSORS[capability], SHARED[capability])
     for tiles in {tensor.forward_tiles(sizes, n, card) for n in (128, 42_000)}:
@@ -94,12 +100,11 @@ def test_tensor_kernels_fit_the_card(sizes, capability, nvrtc):
     tiles = tensor.gradient_tiles(sizes, card)
     assert tiles.shared <= card.shared
     check(nvrtc, "tensor_gradient", capability, tensor.constants(sizes, tiles), tiles.threads, 1)
-    options = (*tensor.constants(sizes, None), "-DRULE=adamw")
-    check(nvrtc, "tensor_update", capability, options, cuda.THREADS, 4)
+    check(nvrtc, "tensor_update", capability, tensor.constants(sizes, None, "adamw"), cuda.THREADS, 4)
 
 
 def test_every_source_is_compiled():
-    assert NAMES == {*PLAIN, "tensor_forward", "tensor_gradient", "tensor_update"}
+    assert {*PLAIN, "tensor_forward", "tensor_gradient", "tensor_update"} == NAMES
 
 
 @pytest.mark.parametrize("name", ["rows", "layer", "middle"])
@@ -110,9 +115,9 @@ def test_no_double_arithmetic_among_floats(name, nvrtc):
 
 def test_no_double_arithmetic_in_tensor_kernels(nvrtc):
     card, sizes = tensor.Card(90, 132, SHARED[90]), (20, 12, 3)
-    tiles = {"tensor_forward": tensor.forward_tiles(sizes, 128, card), "tensor_gradient": tensor.gradient_tiles(sizes, card)}
-    for name, of in tiles.items():
-        assert ".f64" not in compiled(nvrtc, cuda.source(name), 90, tensor.constants(sizes, of))["PTX"]
+    forward, gradient = tensor.forward_tiles(sizes, 128, card), tensor.gradient_tiles(sizes, card)
+    for name, tiles in (("tensor_forward", forward), ("tensor_gradient", gradient)):
+        assert ".f64" not in compiled(nvrtc, cuda.source(name), 90, tensor.constants(sizes, tiles))["PTX"]
 
 
 def test_other_memory_than_the_launcher_counts_is_found(nvrtc):

@@ -41,7 +41,9 @@ def put_fault(fresh, file: str, right: str, wrong: str) -> None:
     fresh.setattr(cuda, "source", lambda name: source(name).replace(right, wrong) if name == file else source(name))
 
 
-BARRIER = "        __syncthreads();\n"
+BARRIER, SOFTMAX, SUMS = "        __syncthreads();\n", "\n        if (warp == 0) {", "        for (int o = thread"
+OWN_KEY, ANY_KEY = (f"const unsigned long long own = {key};\n    change" for key in ("*key + layer", "*key"))
+SHUFFLE, Z, A = "__shfl_xor_sync(ALL, v, lane)", "number(z[n * H + h])", "number(a[n * H + h])"
 FAULTS = {
     "rows not picked": (SMALL, "rows", "const long long row = index[n];", "const long long row = n;"),
     "last row left out": (SMALL, "rows", "if (n >= N) return;", "if (n >= N - 1) return;"),
@@ -51,16 +53,16 @@ FAULTS = {
     "middle: no mask": (SMALL, "middle", "v > 0 ? d : REAL(0)", "d"),
     "middle: rows of a tile mixed up": (SMALL, "middle", "y[begin + lane]", "y[lane]"),
     "middle: no barrier behind a tile": (SMALL, "middle", "__syncthreads();  // the next tile", "// the next tile"),
-    "middle: no barrier before softmax": (SMALL, "middle", BARRIER + "\n        if (warp == 0) {", "\n        if (warp == 0) {"),
+    "middle: no barrier before softmax": (SMALL, "middle", BARRIER + SOFTMAX, SOFTMAX),
     "middle: rows beyond the last": (SMALL, "middle", "r < rows; r++) db2", "r < TILE; r++) db2"),
-    "mask by the wrong element": (DEEP, "layer", "number(z[n * H + h]), number(a[n * H + h])", "number(z[h]), number(a[h])"),
-    "other units left out on the way back": (DEEP, "layer", "const unsigned long long own = *key + layer;\n    change", "const unsigned long long own = *key;\n    change"),
+    "mask by the wrong element": (DEEP, "layer", f"{Z}, {A}", "number(z[h]), number(a[h])"),
+    "other units left out on the way back": (DEEP, "layer", OWN_KEY, ANY_KEY),
     "no barrier in column sums": (DEEP, "layer", "    __syncthreads();\n", ""),
     "a slope beside the activation": (DEEP, "layer", "return p + a * (1 - p);", "return p;"),
-    "half a warp shuffled": (DEEP, "loss", "v += __shfl_xor_sync(ALL, v, lane)", "v += lane == 2 ? REAL(0) : __shfl_xor_sync(ALL, v, lane)"),
+    "a lane shuffled no more": (DEEP, "loss", f"v += {SHUFFLE}", f"v += lane == 2 ? REAL(0) : {SHUFFLE}"),
     "no smoothing": (DEEP, "loss", "factor * (smoothing / O)", "REAL(0)"),
     "a tile's sums forgotten": (DEEP, "loss", ": *slot(sums, o);", ": REAL(0);"),
-    "no barrier between dz and its sums": (DEEP, "loss", BARRIER + "        for (int o = thread", "        for (int o = thread"),
+    "no barrier between dz and its sums": (DEEP, "loss", BARRIER + SUMS, SUMS),
     "gradient not clipped": (SMALL, "update", "if (sum > longest) d", "if (false) d"),
     "biases held small too": (SMALL, "update", "return k % 2 == 0;", "return true;"),
     "last share not added up": (SMALL, "update", "k < K; k += ROWS", "k < K - 1; k += ROWS"),
@@ -104,7 +106,9 @@ def test_fault_shows(fault, cupy, fresh, expected):
 SLOT = "*slot(sums, h) = sum;"
 LEAVE = "    if (threadIdx.y > 0 || h >= H) return;\n"
 REFUSED = {
-    "barrier that some threads miss": ("layer", "    __syncthreads();\n" + LEAVE, LEAVE + "    __syncthreads();\n", "not all threads reach"),
+    "barrier that some threads miss": (
+        "layer", "    __syncthreads();\n" + LEAVE, LEAVE + "    __syncthreads();\n", "not all threads reach"
+    ),
     "slot before the first": ("layer", SLOT, "slot(sums, h)[-1] = sum;", "wrote outside argument"),
 }  # fmt: skip
 
