@@ -17,7 +17,7 @@ from fastmlp.estimators.choice import Fit, choose, is_compiled
 from fastmlp.estimators.constraints import REDUCED, STOCHASTIC, check_activations, check_together
 from fastmlp.estimators.data import Data
 from fastmlp.estimators.draws import start_values
-from fastmlp.estimators.engine import SPARSE, Engine, packed, thread_limit
+from fastmlp.estimators.engine import Engine, packed, thread_limit
 from fastmlp.estimators.fitting import fit_stochastic
 from fastmlp.estimators.lbfgs import fit_lbfgs
 from fastmlp.estimators.optimizer import Optimizer
@@ -149,10 +149,11 @@ class BaseMLP(BaseEstimator, ABC):
     def _backend_for(self, fit: Fit) -> Backend:
         """The backend that was asked for, or where that is "auto", the one at hand or the best for the fit."""
         engine = vars(self).get("_engine")
-        if issparse(fit.X):
-            return select(SPARSE).backend
         if self.backend != "auto":
-            return select(self.backend).backend
+            backend = select(self.backend).backend
+            if issparse(fit.X) and backend.name == "cupy":
+                raise ValueError("X: the cupy backend trains on arrays; pass X.toarray(), or backend='auto' for a CPU")
+            return backend
         if engine is not None:
             return engine.backend  # type: ignore[no-any-return]
         return select("auto").backend if self.precision in REDUCED else choose(fit)

@@ -15,7 +15,6 @@ from fastmlp.inputs import blocks
 from fastmlp.network import Network, layer_views, parameter_count
 from fastmlp.optimizers import Settings, find
 
-SPARSE = "numpy"  # the backend that trains on CSR rows as they are
 Matrices = Sequence[np.ndarray]
 
 
@@ -88,9 +87,9 @@ class Engine:
     def logits(self, X: Any) -> np.ndarray:
         """The last layer's z of host rows X (N, I), an array or CSR -> (N, O)."""
         with self.in_use():
-            if isinstance(X, np.ndarray) or self.backend.name == SPARSE:
+            if isinstance(X, np.ndarray) or self.on_host:
                 return self.plan.logits(X)
-            parts = [self.plan.logits(X[block].toarray()) for block in blocks(*X.shape)]
+            parts = [self.plan.logits(X[block].toarray()) for block in blocks(*X.shape)]  # a GPU takes arrays only
             return np.concatenate(parts)  # (N, O)
 
 

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 import joblib
 import numpy as np
 import pytest
-from estimators.conftest import data
 from sklearn.model_selection import GridSearchCV
 from threadpoolctl import threadpool_info
 
+from estimators.conftest import data
 from fastmlp import backends
 from fastmlp.estimators.engine import thread_limit
 
