@@ -149,10 +149,7 @@ class BaseMLP(BaseEstimator, ABC):
         """The backend that was asked for, or where that is "auto", the one at hand or the best for the fit."""
         engine = vars(self).get("_engine")
         if self.backend != "auto":
-            backend = select(self.backend).backend
-            if issparse(fit.X) and backend.name == "cupy":
-                raise ValueError("X: the cupy backend trains on arrays; pass X.toarray(), or backend='auto' for a CPU")
-            return backend
+            return select(self.backend).backend
         if engine is not None:
             return engine.backend  # type: ignore[no-any-return]
         return select("auto").backend if self.precision in REDUCED else choose(fit)

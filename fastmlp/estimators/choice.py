@@ -8,15 +8,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-<<<<<<< HEAD
 import numpy as np
-
-from fastmlp.backends import load, select
-=======
 from scipy.sparse import issparse
 
 from fastmlp.backends import load
->>>>>>> est
 from fastmlp.backends.base import Backend
 from fastmlp.network import Network
 
@@ -84,13 +79,8 @@ def mark_of(fit: Fit) -> Path | None:
     folder = compiled.epoch_in_phases._cache.cache_path
     if folder is None:
         return None
-<<<<<<< HEAD
-    skips = isinstance(fit.X, np.ndarray) and sparse.worth_marking(fit.X)
-    return Path(folder) / f"fastmlp-{compiled_update.VERSION}-{fit.kind}-{skips}.kept"
-=======
     zeros = "csr" if issparse(fit.X) else sparse.worth_marking(fit.X)
     return Path(folder) / f"fastmlp-{compiled_update.VERSION}-{fit.kind}-{zeros}.kept"
->>>>>>> est
 
 
 def is_marked(fit: Fit) -> bool:
