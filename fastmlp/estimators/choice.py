@@ -8,15 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-<<<<<<< HEAD
-import numpy as np
-
-from fastmlp.backends import load, select
-=======
 from scipy.sparse import issparse
 
 from fastmlp.backends import load
->>>>>>> est
 from fastmlp.backends.base import Backend
 from fastmlp.network import Network
 
@@ -31,7 +25,7 @@ class Fit(NamedTuple):
 
     network: Network
     rule: str
-    X: Any  # (N, I), an array or CSR
+    X: Any  # (N, I)
     weighted: bool
     shuffled: bool
     batch: int
@@ -42,8 +36,7 @@ class Fit(NamedTuple):
         """Fits of one kind run the same compiled code."""
         net = self.network
         parts = len(net.sizes), *net.kinds, net.loss, net.dropout > 0, self.rule, self.weighted, self.shuffled
-        layout = "dense" if isinstance(self.X, np.ndarray) else "csr"
-        return "-".join(map(str, (*parts, self.batch > 1024, self.X.dtype, layout)))
+        return "-".join(map(str, (*parts, self.batch > 1024, self.X.dtype)))
 
     @property
     def gain(self) -> float:
@@ -84,13 +77,8 @@ def mark_of(fit: Fit) -> Path | None:
     folder = compiled.epoch_in_phases._cache.cache_path
     if folder is None:
         return None
-<<<<<<< HEAD
-    skips = isinstance(fit.X, np.ndarray) and sparse.worth_marking(fit.X)
-    return Path(folder) / f"fastmlp-{compiled_update.VERSION}-{fit.kind}-{skips}.kept"
-=======
     zeros = "csr" if issparse(fit.X) else sparse.worth_marking(fit.X)
     return Path(folder) / f"fastmlp-{compiled_update.VERSION}-{fit.kind}-{zeros}.kept"
->>>>>>> est
 
 
 def is_marked(fit: Fit) -> bool:
