@@ -43,5 +43,5 @@ def on_host(X: Any) -> Any:
     """X itself, or where it speaks DLPack, a NumPy array over the same memory; a GPU's array is copied to the host."""
     if isinstance(X, np.ndarray) or not hasattr(X, "__dlpack__"):
         return X
-    copied = {} if X.__dlpack_device__()[0] == 1 else {"device": "cpu", "copy": True}
-    return np.from_dlpack(X, **copied)
+    on_cpu = X.__dlpack_device__()[0] == 1
+    return np.from_dlpack(X) if on_cpu else np.from_dlpack(X, device="cpu", copy=True)
