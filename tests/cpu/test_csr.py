@@ -9,11 +9,12 @@ from tolerance import assert_close
 
 pytest.importorskip("numba")
 
+from fastmlp.kernels.cpu import csr
+
 from fastmlp import DataError, MLPClassifier, backends
 from fastmlp.backends import numba as numba_backend
 from fastmlp.backends.base import Rows
 from fastmlp.backends.numba import LARGE
-from fastmlp.kernels.cpu import csr
 from fastmlp.network import Network, initialise, layer_views
 from fastmlp.optimizers import OPTIMIZERS, Settings, find
 
@@ -155,7 +156,7 @@ def test_a_nan_passes():
 
 def test_beside_products_of_bfloat16_those_of_csr_are_not_rounded():
     """W and dW then look like uint32."""
-    X, y = data()
+    X, _ = data()
     W, b = (np.random.default_rng(1).standard_normal(shape).astype(np.float32) for shape in (NET[:2], NET[1]))
     x = csr.Picked(csr.CSR(X.indptr.astype(np.int64), X.indices, X.data), None, 0, N,
                    csr.room_for_lists(NET[0], X.nnz, np.float32))  # fmt: skip
