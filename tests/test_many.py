@@ -181,7 +181,7 @@ def test_control_c_ends_all_and_keeps_what_is_done(fit_all, backend, blobs):
 @pytest.mark.skipif(sys.platform == "win32", reason="os.kill(SIGINT) ends the process there")
 def test_control_c_ends_an_epoch_in_its_midst(backend):
     X, y = np.random.default_rng(0).random((60_000, 100), np.float32), np.arange(60_000) % 3
-    config = {"backend": backend.name, "hidden": (512,), "batch_size": 8, "epochs": 3}  # an epoch takes seconds
+    config = {"backend": backend.name, "hidden": (4096,), "batch_size": 8, "epochs": 3}  # an epoch takes seconds
     train_many(X[:100], y[:100], [{**config, "epochs": 1}], progress=False)  # compiled now
     sent = []
 
