@@ -29,21 +29,30 @@ from fastmlp import backends
 from fastmlp.cli_options import (
     DEFAULTS,
     HELD_OUT,
+    L2,
     NETWORK,
     OUTPUT,
     SOURCES,
+    Activation,
     BackendName,
+    Clip,
     Data,
+    Dropout,
     Json,
     Labels,
     ModelFile,
+    ScheduleName,
+    Smoothing,
     Strict,
     Target,
     Threads,
+    Warmup,
+    WeightDecay,
     check_outputs,
     check_test,
     measured_part,
     option,
+    parse_activation,
     parse_batch_size,
     parse_hidden,
     parse_scale,
@@ -148,6 +157,14 @@ def train(
     beta: Annotated[float, option(NETWORK, "BETA", "Decay of the averaged gradient")] = DEFAULTS["beta"],
     precision: Annotated[str, option(NETWORK, "NAME", " or ".join(PRECISIONS))] = DEFAULTS["precision"],
     seed: Annotated[int, option(NETWORK, "N", "Of start weights, shuffles and split")] = DEFAULTS["seed"],
+    activation: Activation = DEFAULTS["activation"],
+    dropout: Dropout = DEFAULTS["dropout"],
+    l2: L2 = DEFAULTS["l2"],
+    weight_decay: WeightDecay = None,
+    clip: Clip = None,
+    schedule: ScheduleName = DEFAULTS["schedule"],
+    warmup: Warmup = DEFAULTS["warmup"],
+    label_smoothing: Smoothing = DEFAULTS["label_smoothing"],
     backend: BackendName = DEFAULTS["backend"],
     threads: Threads = None,
     strict: Strict = False,
@@ -167,7 +184,8 @@ def train(
     model = fastmlp.train(
         dataset.X, dataset.y, validation=held_out, hidden=units, backend=backend, epochs=epochs, batch_size=rows_a_step,
         optimizer=optimizer, learning_rate=learning_rate, beta=beta, precision=precision, scale=standardise, seed=seed,
-        threads=threads, strict=strict, progress=True,
+        threads=threads, strict=strict, progress=True, activation=parse_activation(activation), dropout=dropout, l2=l2,
+        weight_decay=weight_decay, clip=clip, schedule=schedule, warmup=warmup, label_smoothing=label_smoothing,
     )  # fmt: skip
     if not len(model.history):  # Ctrl-C in the first epoch: what stands at the outputs is worth more
         say("warning", "yellow", "no epoch was finished; nothing was written")
@@ -178,6 +196,7 @@ def train(
         zip(("test_loss", "test_accuracy"), model.evaluate(*dataset.test), strict=True))  # fmt: skip
     if report is not None:
         facts = {"command": ctx.meta["command"], "data": dataset.name} | model.report.to_dict() | test
+        facts["network"] = asdict(model.network)
         write_beside_and_rename(report, json.dumps(facts | {"history": asdict(model.history)}, indent=1).encode())
     if plot is not None:
         model.history.plot(plot)

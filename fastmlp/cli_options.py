@@ -12,11 +12,14 @@ import typer
 
 import fastmlp
 from fastmlp import backends
+from fastmlp.activations import ACTIVATIONS
 from fastmlp.data import Dataset
 from fastmlp.errors import OptionError
 from fastmlp.files import check_writable
 from fastmlp.inputs import as_table, learn_inputs
 from fastmlp.labels import encode_labels
+from fastmlp.optimizers import DECAY
+from fastmlp.options import SCHEDULES
 
 HELD_OUT = 0.2  # of the rows, for validation, where the data have no part for it
 DEFAULTS = {name: option.default for name, option in inspect.signature(fastmlp.train).parameters.items()}
@@ -38,6 +41,16 @@ Threads = Annotated[int | None, option("Computing", "N", "CPU threads at most", 
 Strict = Annotated[bool, typer.Option("--strict", help="Fail, not fall back, where the backend cannot run",
                                       rich_help_panel="Computing")]  # fmt: skip
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines")]
+
+Activation = Annotated[str, option(NETWORK, "NAME", f"Of hidden layers, one or one each, as relu,tanh: "
+                                                    f"{', '.join(ACTIVATIONS)}")]  # fmt: skip
+Dropout = Annotated[float, option(NETWORK, "SHARE", "Hidden units to leave out in each step")]
+L2 = Annotated[float, option(NETWORK, "L2", "Strength of the penalty on squared weights")]
+WeightDecay = Annotated[float | None, option(NETWORK, "DECAY", "Of adamw", str(DECAY))]
+Clip = Annotated[float | None, option(NETWORK, "LENGTH", "Longest gradient that is let through", "none")]
+ScheduleName = Annotated[str, option(NETWORK, "NAME", f"Of the learning rate: {', '.join(SCHEDULES)}")]
+Warmup = Annotated[float, option(NETWORK, "EPOCHS", "Over which the learning rate rises from 0")]
+Smoothing = Annotated[float, option(NETWORK, "SHARE", "Of each target to spread over all classes")]
 
 
 def check_outputs(outputs: dict[str, Path | None], inputs: Sequence[str | Path | None]) -> None:
@@ -62,6 +75,12 @@ def parse_hidden(text: str) -> tuple[int, ...]:
         return tuple(int(units) for units in text.split(",")) if text.strip() else ()
     except ValueError:
         raise OptionError(f"--hidden: expected whole numbers with commas between, as 512,512; got {text!r}") from None
+
+
+def parse_activation(text: str) -> str | tuple[str, ...]:
+    """One name for all hidden layers, or one each from text such as "relu,tanh"."""
+    names = tuple(name.strip() for name in text.split(","))
+    return names if len(names) > 1 else names[0]
 
 
 def parse_batch_size(text: str | None) -> int | str | None:

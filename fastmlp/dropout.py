@@ -40,5 +40,8 @@ def stays(share: float, key: Any, place: Any) -> Any:
 
 
 def step_key(seed: int, step: int) -> np.uint64:
-    """The key of a step: far from the keys of its neighbours, so that their layers' keys never meet."""
-    return np.uint64((seed * 2**32 + step) * 2**16 % 2**64)
+    """The key of a step: far from the keys of its neighbours, so that their layers' keys never meet.
+
+    The next step's is 2^16 more, which compiled epochs count on; seeds are spread by an odd number.
+    """
+    return np.uint64((seed * int(GOLDEN) + step * 2**16) % 2**64)

@@ -24,6 +24,8 @@ class Model:
 
     Attributes
     ----------
+    network : Network
+        What is computed: sizes, activations, label smoothing, dropout.
     sizes : tuple of int
         Units of each layer: inputs, hidden layers, classes.
     classes : ndarray (O,)
@@ -57,7 +59,10 @@ class Model:
         """The optimizer with its state, made when a step is first taken."""
         if self._learner is None:
             report = self.report
-            self._learner = self.plan.learner(find(report.optimizer), Settings(beta=report.beta))
+            settings = Settings(
+                beta=report.beta, weight_decay=report.weight_decay, clip=report.clip, seed=report.seed
+            )  # fmt: skip
+            self._learner = self.plan.learner(find(report.optimizer), settings)
         return self._learner
 
     @property
@@ -136,7 +141,8 @@ class Model:
         rows = self._rows(X, Y)
         with self._lock, self.backend.limit_threads(self.threads):
             self._upload()
-            loss = self.learner.epoch(rows, len(rows), np.array([self.report.learning_rate])).loss
+            rates, l2 = np.array([self.report.learning_rate]), np.array([self.report.l2])  # (1,)
+            loss = self.learner.epoch(rows, len(rows), rates, l2 if self.report.l2 else None).loss
             self.download()
             return loss
 

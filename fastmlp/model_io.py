@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from fastmlp.model import Model
 
 KEY = "fastmlp"  # of the header, among the file's metadata
-VERSION = 1
+VERSION = 2  # of the header; 1, which is read too, knew ReLU layers only and has no "network"
 
 
 def save(model: Model, path: str | os.PathLike[str]) -> None:
@@ -35,6 +37,7 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
     header = {
         "version": VERSION,
         "sizes": model.sizes,
+        "network": {name: value for name, value in asdict(model.network).items() if name != "sizes"},
         "pixels": model.inputs.pixels,
         "classes": model.classes.tolist(),
         "classes_type": model.classes.dtype.str,
@@ -82,13 +85,29 @@ def load(
         inputs = Inputs(sizes[0], bool(header["pixels"]), tensors.get("mean"), tensors.get("deviation"))
         if not (inputs.mean is None and inputs.deviation is None):
             check_tensors(tensors, {"mean": (sizes[0],), "deviation": (sizes[0],)}, np.dtype(np.float64))
+        network = read_network(sizes, header["network"] if header["version"] > 1 else {})
         history, report = History(**header["history"]), Report(**header["report"])
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise ModelFileError(
             f"{path}: the header and the tensors do not fit each other ({error}); save it anew"
         ) from error
     chosen = select(backend, strict=strict, device=device)
-    return Model(chosen.backend, Network(tuple(sizes)), parameters, classes, inputs, history, report, threads)
+    return Model(chosen.backend, network, parameters, classes, inputs, history, report, threads)
+
+
+def read_network(sizes: list[int], given: dict[str, Any]) -> Network:
+    """The network of the header. Raises ValueError or TypeError if there is none such."""
+    parts: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in dict(given).items()
+    }
+    network = Network(tuple(sizes), **parts)
+    _ = network.kinds, network.loss_kind  # raise for what is not known
+    numbers = (network.dropout, *network.numbers)
+    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+        raise ValueError(f"expected finite numbers of the network, got {numbers}")
+    if network.loss != "cross_entropy" or len(network.numbers) not in (0, 3) or not 0 <= network.dropout < 1:
+        raise ValueError(f"expected cross entropy, with three numbers or none, and a share to leave out; got {given}")
+    return network
 
 
 def read_parameters(sizes: list[int], tensors: dict[str, np.ndarray]) -> tuple[list[int], np.ndarray]:
@@ -138,6 +157,8 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         version = header["version"]
     except (ValueError, TypeError, KeyError) as error:
         raise ModelFileError(f"{path}: expected a model file of fastmlp; its header is damaged ({error!r})") from error
-    if version != VERSION:
-        raise ModelFileError(f"{path}: expected version {VERSION} of the model file; got {version!r}; update fastmlp")
+    if version not in (1, VERSION) or type(version) is not int:
+        raise ModelFileError(
+            f"{path}: expected version 1 or {VERSION} of the model file; got {version!r}; update fastmlp"
+        )
     return header, tensors

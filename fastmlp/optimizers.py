@@ -105,6 +105,9 @@ OPTIMIZERS = {
 }
 
 
+DECAY = 0.01  # AdamW's weight decay where none is given
+
+
 class Settings(NamedTuple):
     """What an optimizer keeps to through all its steps."""
 

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastmlp.errors import OptionError
-from fastmlp.optimizers import find
+from fastmlp.network import Network
+from fastmlp.optimizers import DECAY, find
 
 if TYPE_CHECKING:
     from fastmlp.model import Model
 
 PRECISIONS = ("float32", "float64", "tf32", "float16", "bfloat16")
+SCHEDULES = ("constant", "linear", "cosine", "one_cycle")
 WIDEST = 2**40  # units of a layer; fewer may still be too many for the memory
 Callback = Callable[["Model"], object]
 
@@ -43,6 +45,14 @@ class Options:
     strict: bool = False
     callbacks: Sequence[Callback] = ()
     device: int = 0
+    activation: str | Sequence[str] = "relu"
+    dropout: float = 0.0
+    l2: float = 0.0
+    weight_decay: float | None = None
+    clip: float | None = None
+    schedule: str = "constant"
+    warmup: float = 0.0
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         rate = self.rate
@@ -79,9 +89,64 @@ class Options:
             ),
             ("threads", self.threads, threads_possible(self.threads), "a whole number from 1, or None"),
             ("device", self.device, whole(self.device, 0), "a whole number from 0"),
+            ("dropout", self.dropout, share(self.dropout), "a number from 0 to below 1"),
+            ("l2", self.l2, real(self.l2) and self.l2 >= 0, "a finite number from 0"),
+            (
+                "weight_decay",
+                self.weight_decay,
+                self.weight_decay is None or (real(self.weight_decay) and self.weight_decay >= 0),
+                "a finite number from 0, or None",
+            ),
+            (
+                "clip",
+                self.clip,
+                self.clip is None or (real(self.clip) and self.clip > 0),
+                "a finite number above 0, or None",
+            ),
+            (
+                "schedule",
+                self.schedule,
+                isinstance(self.schedule, str) and self.schedule in SCHEDULES,
+                f"one of {', '.join(SCHEDULES)}",
+            ),
+            ("warmup", self.warmup, real(self.warmup) and self.warmup >= 0, "a number of epochs from 0"),
+            ("label_smoothing", self.label_smoothing, share(self.label_smoothing), "a number from 0 to below 1"),
         ):
             if not good:
                 raise OptionError(f"{name}: expected {expected}; got {value!r}")
+        for wrong, message in (
+            (
+                self.weight_decay is not None and self.optimizer != "adamw",
+                f"weight_decay: expected optimizer='adamw', got {self.optimizer!r}; use adamw, or l2",
+            ),
+            (self.dropout and not self.widths, "dropout: expected hidden units to leave out, got none; set hidden"),
+            (
+                self.warmup and self.schedule == "one_cycle",
+                "warmup: expected 0, since schedule='one_cycle' has a warm-up of its own; leave one of them out",
+            ),
+            (
+                self.epochs is not None and 0 < self.epochs <= self.warmup,
+                f"warmup: expected fewer epochs than the {self.epochs} of the training; got {self.warmup!r}",
+            ),
+        ):
+            if wrong:
+                raise OptionError(message)
+        _ = self.network(1, 1).kinds  # refuses an unknown activation, and too many or too few
+
+    def network(self, features: int, classes: int) -> Network:
+        """The network of these options, for rows of so many columns and classes."""
+        numbers = (float(self.label_smoothing), 0.0, 0.0) if self.label_smoothing else ()
+        several = isinstance(self.activation, Sequence) and not isinstance(self.activation, str)
+        activation: Any = tuple(self.activation) if several else self.activation
+        sizes = (features, *map(int, self.widths), classes)
+        return Network(sizes, activation, numbers=numbers, dropout=float(self.dropout))
+
+    @property
+    def decay(self) -> float:
+        """AdamW's weight decay, its own where none was given; 0 for the other rules."""
+        if self.optimizer != "adamw":
+            return 0.0
+        return DECAY if self.weight_decay is None else float(self.weight_decay)
 
     @cached_property
     def widths(self) -> tuple[Any, ...]:
@@ -104,6 +169,11 @@ def whole(value: Any, least: int) -> bool:
 def real(value: Any) -> bool:
     """Whether `value` is a finite number."""
     return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def share(value: Any) -> bool:
+    """Whether `value` is a number from 0 to below 1."""
+    return real(value) and bool(0 <= value < 1)
 
 
 def threads_possible(value: Any) -> bool:

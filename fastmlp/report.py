@@ -30,6 +30,11 @@ class Report:
     device: str | None = None  # the GPU, where one ran
     launches: str | None = None  # how its kernels were launched; why, where it was one by one
     versions: dict[str, str] = field(default_factory=dict)
+    l2: float = 0.0
+    weight_decay: float = 0.0  # of adamw
+    clip: float = 0.0  # 0: no gradient is shortened
+    schedule: str = "constant"  # of the learning rate
+    warmup: float = 0.0  # epochs
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values, ready for JSON."""

@@ -16,11 +16,12 @@ from fastmlp.errors import TrainingDiverged
 from fastmlp.history import History
 from fastmlp.loop import INTERRUPTED, Epoch, Work, run_epochs
 from fastmlp.model import Model
-from fastmlp.network import Network, initialise
+from fastmlp.network import initialise
 from fastmlp.options import Callback, Options
 from fastmlp.preparation import Source
 from fastmlp.progress import live_table
 from fastmlp.report import Report, versions
+from fastmlp.schedules import Schedule
 
 
 def train(
@@ -43,8 +44,16 @@ def train(
     strict: bool = False,
     progress: bool | None = None,
     callbacks: Sequence[Callback] = (),
+    activation: str | Sequence[str] = "relu",
+    dropout: float = 0.0,
+    l2: float = 0.0,
+    weight_decay: float | None = None,
+    clip: float | None = None,
+    schedule: str = "constant",
+    warmup: float = 0.0,
+    label_smoothing: float = 0.0,
 ) -> Model:
-    """Train a dense network with ReLU layers, softmax and cross entropy.
+    """Train a dense network with softmax and cross entropy.
 
     Parameters
     ----------
@@ -89,6 +98,27 @@ def train(
         Show a live table; None does so on a terminal only.
     callbacks
         Called with the model after each epoch; one that returns True ends training.
+    activation
+        Of the hidden layers, one name for all or one each: "identity", "relu", "logistic", "tanh", "leaky_relu",
+        "elu", "gelu" or "silu".
+    dropout
+        Share of the hidden units to leave out in each step, in [0, 1).
+    l2
+        Strength of the penalty l2 / 2 times the sum of all squared weights, not biases. The history's losses are
+        without it.
+    weight_decay
+        Of adamw: each step takes learning rate times weight_decay off the weights. None takes 0.01.
+    clip
+        The longest gradient of a step, over all parameters, that is let through; a longer one is shortened. None
+        lets all.
+    schedule
+        Of the learning rate: "constant"; "linear" or "cosine", to 0 at the end; or "one_cycle", up to the rate over
+        the first 30 % of the steps, then down to nearly 0.
+    warmup
+        Epochs over which the learning rate rises from 0, in equal steps.
+    label_smoothing
+        Share of each row's target that is spread evenly over all classes, in [0, 1). The losses of history and
+        `Model.evaluate` are of these targets.
 
     Returns
     -------
@@ -122,7 +152,8 @@ def train(
     """
     options = Options(
         validation, hidden, backend, epochs, batch_size, optimizer, learning_rate, beta, precision, scale, seed,
-        threads, strict, callbacks, device,
+        threads, strict, callbacks, device, activation, dropout, l2, weight_decay, clip, schedule, warmup,
+        label_smoothing,
     )  # fmt: skip
     source = Source(X, y)
     compute, reason = select(backend, strict=strict, device=device)
@@ -161,12 +192,14 @@ def set_up(source: Source, options: Options, compute: Backend, reason: str) -> T
         precision=options.precision, seed=int(options.seed), optimizer=options.optimizer,
         learning_rate=float(options.rate), beta=float(options.beta), batch_size=batch, rows=n,
         validation_rows=0 if held_out is None else len(held_out), epochs=0, stopped="not yet", blas=facts["blas"],
-        device=facts.get("device"), versions=versions(facts["versions"]),
+        device=facts.get("device"), versions=versions(facts["versions"]), l2=float(options.l2),
+        weight_decay=options.decay, clip=float(options.clip or 0.0), schedule=options.schedule,
+        warmup=float(options.warmup),
     )  # fmt: skip
     rng = np.random.default_rng(options.seed)
-    sizes = (source.X.shape[1], *map(int, options.widths), len(source.classes))
-    start, inputs = initialise(sizes, rng, dtype), source.inputs(options)
-    model = Model(compute, Network(sizes), start, source.classes, inputs, History(), report, options.threads)
+    network = options.network(source.X.shape[1], len(source.classes))
+    start, inputs = initialise(network.sizes, rng, dtype), source.inputs(options)
+    model = Model(compute, network, start, source.classes, inputs, History(), report, options.threads)
     return Training(model, rows, held_out, epochs, batch, None if batch_size == "full" else rng)
 
 
@@ -177,13 +210,17 @@ def run(training: Training, callbacks: Sequence[Callback]) -> None:
     """
     model, rows, held_out, epochs, batch_size, shuffle = training
     report = model.report
-    rates = np.full(-(-len(rows) // batch_size), report.learning_rate)  # (steps,)
+    steps = -(-len(rows) // batch_size)
+    schedule = Schedule(report.schedule, report.learning_rate, epochs, warmup_epochs=report.warmup)
+    l2 = np.full(steps, report.l2) if report.l2 else None  # (steps,)
 
     def next_work() -> Work:
+        rates = schedule.rates(steps)  # (steps,)
+        schedule.epoch_ends(0)
         if shuffle is None:
-            return Work(rows, rates)
+            return Work(rows, rates, l2)
         order = shuffle.permutation(len(rows))  # (N,)
-        return Work(replace(rows, index=order if rows.index is None else rows.index[order]), rates)
+        return Work(replace(rows, index=order if rows.index is None else rows.index[order]), rates, l2)
 
     def record(epoch: Epoch) -> None:
         model.download()

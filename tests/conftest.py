@@ -8,13 +8,12 @@ from pathlib import Path
 import hypothesis
 import numpy as np
 import pytest
+from named import CPU_BACKENDS
 
 from fastmlp import backends
 
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=30)
 hypothesis.settings.load_profile("fixed")
-
-CPU_BACKENDS = ("numpy", "numba")
 
 
 def pytest_addoption(parser):

@@ -124,7 +124,7 @@ def clipped(dW, db, longest):
 def step(rule, w, g, state, t, rate, beta, decay=0.0):
     """One update. Returns the new w and the new state, a list of arrays; `state` is [] before the first step.
 
-    `decay` is the weight decay of adamw.
+    `decay` is the weight decay of adamw, which no other rule has.
     """
     if rule == "sgd":
         return w - rate * g, []
@@ -139,7 +139,8 @@ def step(rule, w, g, state, t, rate, beta, decay=0.0):
         m = beta * m + (1 - beta) * g
         q = 0.999 * q + 0.001 * g**2
         corrected = rate * math.sqrt(1 - 0.999**t) / (1 - beta**t)
-        return w * (1 - rate * decay) - corrected * m / (np.sqrt(q) + 1e-8), [m, q]
+        kept = 1 - rate * decay if rule == "adamw" else 1.0
+        return kept * w - corrected * m / (np.sqrt(q) + 1e-8), [m, q]
     if rule == "heavy_ball":
         v = beta * (state[0] if state else 0.0) - rate * g
         return w + v, [v]

@@ -96,3 +96,18 @@ def loss_of_rows(name, z, y, numbers=()):
     c = np.broadcast_to(np.asarray(numbers or (0.0,), np.float64), z.shape[1])
     loss, slope = LOSSES[name]
     return loss(z, y, c).sum(axis=1), slope(z, y, c)
+
+
+def hashed(n):
+    """SplitMix64 in whole numbers: 64 bits of the number n."""
+    n = (n + 0x9E3779B97F4A7C15) * 0x9E3779B97F4A7C15 % 2**64
+    n = (n ^ n >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    n = (n ^ n >> 27) * 0x94D049BB133111EB % 2**64
+    return n ^ n >> 31
+
+
+def mask(share, key, n, h, first=0):
+    """What a layer's units (n, h) are multiplied by: 0 where the hash of their place is below the share."""
+    key, least = hashed(int(key)), int(share * 2**24)
+    stays = [hashed(place ^ key) >> 40 >= least for place in range(first * h, (first + n) * h)]
+    return np.reshape(stays, (n, h)) / (1 - share)

@@ -193,7 +193,9 @@ def test_without_a_test_part_none_is_reported(tmp_path, flowers):
 def test_every_option_arrives(tmp_path, flowers):
     run("train", flowers, "--backend", "numpy", "--hidden", "6, 5", "--epochs", 2, "--batch-size", "full",
         "--optimizer", "sgd", "--learning-rate", 0.25, "--beta", 0.5, "--precision", "float64", "--seed", 4,
-        "--threads", 1, "--strict", "--validation", 0.5, "--scale", "none", "--save", tmp_path / "m")  # fmt: skip
+        "--threads", 1, "--strict", "--validation", 0.5, "--scale", "none", "--save", tmp_path / "m",
+        "--activation", "gelu, tanh", "--dropout", 0.25, "--l2", 0.125, "--clip", 2, "--schedule", "linear",
+        "--warmup", 0.5, "--label-smoothing", 0.1, "--report", tmp_path / "r.json")  # fmt: skip
     found = fastmlp.load(tmp_path / "m")
     report = found.report
     assert found.sizes == (4, 6, 5, 3)
@@ -201,6 +203,14 @@ def test_every_option_arrives(tmp_path, flowers):
     assert (report.optimizer, report.learning_rate, report.beta, report.seed) == ("sgd", 0.25, 0.5, 4)
     assert (report.precision, report.backend, report.requested, report.threads) == ("float64", "numpy", "numpy", 1)
     assert found.inputs.mean is None
+    assert (report.l2, report.clip, report.schedule, report.warmup) == (0.125, 2, "linear", 0.5)
+    network = json.loads((tmp_path / "r.json").read_text())["network"]
+    assert network == {
+        "sizes": [4, 6, 5, 3], "activation": ["gelu", "tanh"], "loss": "cross_entropy", "numbers": [0.1, 0, 0],
+        "dropout": 0.25,
+    }  # fmt: skip
+    run("train", flowers, *SMALL, "--optimizer", "adamw", "--weight-decay", 0.3, "--save", tmp_path / "m")
+    assert fastmlp.load(tmp_path / "m").report.weight_decay == 0.3
 
 
 def test_it_trains_as_the_library_does(tmp_path, flowers):
@@ -333,6 +343,11 @@ def test_strict_refuses_to_fall_back(monkeypatch, flowers):
         (["flowers.csv", "--labels", "y.npy"], ["labels", "leave it out"]),
         (["flowers.csv", "--backend", "abacus"], ["expected one of auto, cupy, numba, numpy", "'abacus'"]),
         (["flowers.csv", "--optimizer", "magic"], ["expected one of sgd, momentum", "'magic'"]),
+        (["flowers.csv", "--activation", "relu,swish"], ["activation: expected one name, or one for each of the 1"]),
+        (["flowers.csv", "--activation", "swish"], ["activation: expected one of identity, relu", "'swish'"]),
+        (["flowers.csv", "--dropout", "1"], ["dropout: expected a number from 0 to below 1"]),
+        (["flowers.csv", "--schedule", "steep"], ["schedule: expected one of constant, linear", "'steep'"]),
+        (["flowers.csv", "--weight-decay", "0.1"], ["weight_decay: expected optimizer='adamw'"]),
         (["flowers.csv", "--precision", "float8"], ["expected float32 or float64", "'float8'"]),
         (["flowers.csv", "--scale", "big"], ["--scale: expected standard or none", "'big'"]),
         (["flowers.csv", "--hidden", "12;3"], ["--hidden: expected whole numbers", "as 512,512", "'12;3'"]),

@@ -120,7 +120,7 @@ def test_idx_refusals(tmp_path, kind, pack):
     refusal("train-images-idx3-ubyte", words, source=tmp_path)
 
 
-PACKED = gzip.compress(IMAGES)
+PACKED = gzip.compress(IMAGES, mtime=0)
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_csv_refusals(tmp_path, text, name):
     refusal(name, *BAD_CSV[text], source=path)
 
 
-PACKED_CSV = gzip.compress(b"a,label\n1,2\n")
+PACKED_CSV = gzip.compress(b"a,label\n1,2\n", mtime=0)
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_backprop_takes_the_oracles_steps(backend, blobs, dtype, rule, kind):
                   **{**OPTIONS, "epochs": 1, "batch_size": "full"})  # fmt: skip
     # The oracle starts where train() did, so that its momentum after one epoch is the model's.
     start = layer_views(restart(model, dtype), model.sizes)
-    curve, _, W, b = oracle.train(X, y, *start, steps=6, rule=rule, rate=0.05, beta=0.7)
+    curve, _, W, b = oracle.train(X, y, *start, steps=6, rule=rule, rate=0.05, beta=0.7, decay=0.01)
     losses = model.history.train_loss + [model.backprop(X, Y) for _ in range(5)]  # each before its own step
     assert_close(losses, curve, dtype, "run")
     assert type(losses[-1]) is float

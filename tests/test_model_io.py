@@ -82,7 +82,8 @@ def test_plain_safetensors_opens_it(saved):
     }  # fmt: skip
     with safe_open(saved, "numpy") as file:
         header = json.loads(file.metadata()["fastmlp"])
-    assert header["version"] == 1
+    assert header["version"] == 2
+    assert header["network"] == {"activation": "relu", "loss": "cross_entropy", "numbers": [], "dropout": 0.0}
     assert header["sizes"] == [4, 5, 3]
     assert header["report"]["optimizer"] == "momentum"
 
@@ -94,6 +95,58 @@ def test_any_depth_comes_back(blobs, tmp_path, hidden):
     again = load(tmp_path / "m", backend="numpy")
     np.testing.assert_array_equal(again.parameters, model.parameters)
     assert again.inputs.mean is None
+
+
+def test_the_network_comes_back_with_all_its_options(backend, blobs, tmp_path):
+    model = train(
+        *blobs, **{**OPTIONS, "hidden": (6, 5)}, backend=backend.name, optimizer="adamw", activation=("gelu", "tanh"),
+        dropout=0.25, l2=0.01, weight_decay=0.2, clip=1.5, schedule="cosine", warmup=1, label_smoothing=0.1,
+    )  # fmt: skip
+    model.save(tmp_path / "m")
+    again = load(tmp_path / "m", backend=backend.name)
+    assert again.network == model.network
+    assert again.network.activation == ("gelu", "tanh")
+    assert (again.network.dropout, again.network.numbers) == (0.25, (0.1, 0.0, 0.0))
+    report = again.report
+    assert (report.l2, report.weight_decay, report.clip) == (0.01, 0.2, 1.5)
+    assert (report.schedule, report.warmup) == ("cosine", 1.0)
+    assert report == model.report
+    np.testing.assert_array_equal(again.predict_proba(blobs[0]), model.predict_proba(blobs[0]))
+    assert again.evaluate(*blobs) == model.evaluate(*blobs)
+    plain = train(*blobs, **{**OPTIONS, "hidden": (6, 5)}, backend=backend.name)
+    plain.parameters[:] = model.parameters
+    assert not np.allclose(plain.predict_proba(blobs[0]), model.predict_proba(blobs[0]), atol=1e-4)
+
+
+def test_a_file_of_version_1_is_read(tmp_path):
+    """Made by hand, as that version wrote it: ReLU layers, no word of the network, a report without newer facts."""
+    tensors = {
+        "W0": np.array([[1, -1], [0.5, 2]], np.float32), "b0": np.array([0, 1], np.float32),
+        "W1": np.array([[1, 0], [0, -1]], np.float32), "b1": np.array([0.5, 0], np.float32),
+    }  # fmt: skip
+    report = {
+        "backend": "numpy", "requested": "auto", "reason": "it works", "threads": 1, "precision": "float32", "seed": 3,
+        "optimizer": "adamw", "learning_rate": 0.1, "beta": 0.9, "batch_size": 2, "rows": 4, "validation_rows": 0,
+        "epochs": 1, "stopped": "all epochs done", "blas": None, "device": None, "versions": {"fastmlp": "0.0"},
+    }  # fmt: skip
+    history = {
+        "train_loss": [0.5], "train_accuracy": [1.0], "validation_loss": [], "validation_accuracy": [],
+        "seconds": [1.0],
+    }  # fmt: skip
+    header = {
+        "version": 1, "sizes": [2, 2, 2], "pixels": False, "classes": [3, 8], "classes_type": "<i8", "history": history,
+        "report": report,
+    }  # fmt: skip
+    save_file(tensors, tmp_path / "m", metadata={"fastmlp": json.dumps(header)})
+    model = load(tmp_path / "m", backend="numpy")
+    # x = (1, 1): z = (1.5, 2), a = z; logits (1.5 + 0.5, -2). x = (-1, 1): z = (-0.5, 4), a = (0, 4); logits (0.5, -4)
+    p = 1 / (1 + np.exp([-4, -4.5]))
+    np.testing.assert_allclose(model.predict_proba(np.array([[1.0, 1], [-1, 1]]))[:, 0], p, rtol=1e-6)
+    assert model.predict([[1.0, 1.0]]).tolist() == [3]
+    assert model.network.activation == "relu"
+    assert (model.report.weight_decay, model.report.l2, model.report.schedule) == (0.0, 0.0, "constant")
+    model.save(tmp_path / "again")
+    assert load(tmp_path / "again", backend="numpy").report == model.report
 
 
 def test_a_net_of_pixels_comes_back_as_one(pixels, tmp_path):
@@ -211,17 +264,31 @@ def rewrite(path, change_header=None, change_tensors=None):
     save_file(tensors, path, metadata={"fastmlp": header if isinstance(header, str) else json.dumps(header)})
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 3, "1", None, True, 1.0])
 def test_another_version_is_refused(saved, version):
     rewrite(saved, lambda header: header | {"version": version})
-    with pytest.raises(ModelFileError, match=r"expected version 1 of the model file; got .*; update fastmlp"):
+    with pytest.raises(ModelFileError, match=r"expected version 1 or 2 of the model file; got .*; update fastmlp"):
         load(saved)
 
 
 HEADERS = {
     "no JSON": lambda h: "not json {",
     "a list": lambda h: [1, 2],
-    "empty": lambda h: {"version": 1},
+    "empty": lambda h: {"version": 2},
+    "no network": lambda h: {k: v for k, v in h.items() if k != "network"},
+    "a network of text": lambda h: h | {"network": "relu"},
+    "another part of the network": lambda h: h | {"network": {"depth": 3}},
+    "sizes twice": lambda h: h | {"network": {"sizes": [4, 5, 3]}},
+    "an unknown activation": lambda h: h | {"network": {"activation": "swish"}},
+    "no activation": lambda h: h | {"network": {"activation": None}},
+    "too many activations": lambda h: h | {"network": {"activation": ["relu", "tanh"]}},
+    "an unknown loss": lambda h: h | {"network": {"loss": "hinge"}},
+    "a loss of another kind": lambda h: h | {"network": {"loss": "squared_error"}},
+    "too few numbers": lambda h: h | {"network": {"numbers": [0.1]}},
+    "numbers of text": lambda h: h | {"network": {"numbers": ["a", "b", "c"]}},
+    "endless numbers": lambda h: h | {"network": {"numbers": [1e400, 0, 0]}},
+    "everything left out": lambda h: h | {"network": {"dropout": 1}},
+    "dropout of text": lambda h: h | {"network": {"dropout": "half"}},
     "no sizes": lambda h: {k: v for k, v in h.items() if k != "sizes"},
     "no classes": lambda h: {k: v for k, v in h.items() if k != "classes"},
     "no report": lambda h: {k: v for k, v in h.items() if k != "report"},

@@ -143,6 +143,53 @@ def test_weight_gradient(backend, dtype, n, h, o, add, seed):
     assert dW.dtype == db.dtype == dtype
 
 
+# Sums of squares, and what is made of them.
+
+
+@given(units, seeds)
+def test_add_squares(backend, dtype, n, seed):
+    (w,) = normal(seed, dtype, n)
+    kept, out = w.copy(), np.array([2.0])
+    backend.ops.add_squares(w, 0.5, out)
+    assert out.dtype == np.float64
+    assert_close(out[0], 2 + 0.5 * (w.astype(np.float64) ** 2).sum(), np.float64)
+    np.testing.assert_array_equal(w, kept)
+
+
+def test_squares_are_summed_in_double_precision(backend):
+    out = np.zeros(1)
+    backend.ops.add_squares(np.full(1_000_001, 0.1, np.float32), 1.0, out)
+    assert out[0] == pytest.approx(1_000_001 * float(np.float32(0.1)) ** 2, rel=1e-12)
+
+
+@given(units, seeds)
+def test_clip(backend, dtype, n, seed):
+    (g,) = normal(seed, dtype, n)
+    exact = g.astype(np.float64)
+    length = np.sqrt((exact**2).sum())
+    for longest in (2 * length, length / 2):
+        clipped = g.copy()
+        backend.ops.clip(clipped, longest)
+        assert clipped.dtype == dtype
+        if longest > length:
+            np.testing.assert_array_equal(clipped, g)
+        else:
+            assert_close(clipped, exact / 2, dtype)
+
+
+def test_a_gradient_whose_square_float32_cannot_hold_is_clipped_and_not_lost(backend, dtype):
+    g = np.array([3e25, -4e25], dtype)
+    backend.ops.clip(g, 1.0)
+    assert_close(g, [0.6, -0.8], dtype)
+
+
+def test_clip_leaves_no_gradient_as_it_is_and_hides_no_nan(backend, dtype):
+    for values in ([0, 0], [np.nan, 1]):
+        g = np.array(values, dtype)
+        backend.ops.clip(g, 0.5)
+        np.testing.assert_array_equal(g, values)
+
+
 # The rows that enter the first layer.
 
 INDEXES = {

@@ -6,10 +6,12 @@ import tracemalloc
 import numpy as np
 import oracle
 import pytest
+from oracle_elements import mask
 from threadpoolctl import threadpool_info
 from tolerance import assert_close
 
 from fastmlp import DataError, Model, OptionError, TrainingDiverged, train
+from fastmlp.dropout import step_key
 from fastmlp.network import initialise, layer_views
 from fastmlp.optimizers import OPTIMIZERS
 from fastmlp.options import Options
@@ -52,7 +54,7 @@ def test_the_full_batch_follows_the_oracle(fit, blobs, dtype, rule):
     start = initialise((4, 8, 3), np.random.default_rng(5), dtype)
     X = blobs[0].astype(dtype)
     curve, hits, W, b = oracle.train(
-        X, blobs[1], *layer_views(start, (4, 8, 3)), steps=20, rule=rule, rate=0.05, beta=0.8
+        X, blobs[1], *layer_views(start, (4, 8, 3)), steps=20, rule=rule, rate=0.05, beta=0.8, decay=0.01
     )
     assert_close(model.history.train_loss, curve, dtype, "run")
     assert_close(model.history.train_accuracy, hits, dtype, "run")
@@ -124,6 +126,110 @@ def test_bool_labels(fit, blobs):
     predicted = model.predict(blobs[0])
     assert predicted.dtype == bool
     assert np.mean(predicted == (blobs[1] == 1)) > 0.9
+
+
+# What else changes the training.
+
+
+def follow(fit, blobs, net=oracle.PLAIN, rule="sgd", rates=None, oracles=None, hidden=(8,), real="float64", **options):
+    """Twenty full batches follow the oracle, and not the oracle without the options."""
+    sizes = (4, *hidden, 3)
+    model = fit(hidden=hidden, batch_size="full", epochs=20, optimizer=rule, seed=5, precision=real, **{
+        "learning_rate": 0.2, **options})  # fmt: skip
+    start = layer_views(initialise(sizes, np.random.default_rng(5), np.dtype(real)), sizes)
+    rates = np.full(20, options.get("learning_rate", 0.2)) if rates is None else rates
+    curve, _, W, b = oracle.train(*blobs, *start, steps=20, rule=rule, rate=rates, net=net, **(oracles or {}))
+    assert_close(model.history.train_loss, curve, real, "run")
+    for got, want in zip((*model.weights, *model.biases), (*W, *b), strict=True):
+        assert_close(got, want, real, "run")
+    plain = oracle.train(*blobs, *start, steps=20, rule=rule, rate=0.2)[2]
+    assert np.abs(plain[0] - W[0]).max() > 1e-3
+    return model
+
+
+@pytest.mark.parametrize("activation", ["tanh", ("gelu", "elu"), ["silu", "relu"]], ids=str)
+def test_activations_are_the_oracles(fit, blobs, activation):
+    names = activation if isinstance(activation, str) else tuple(activation)
+    model = follow(fit, blobs, oracle.Net(names), hidden=(8, 6), real="float32", activation=activation)
+    assert model.network.activation == names
+
+
+@pytest.mark.parametrize(
+    ("options", "rule", "oracles"),
+    [
+        ({"l2": 0.1}, "sgd", {"l2": 0.1}),
+        ({"l2": 0.1, "clip": 0.2}, "momentum", {"l2": 0.1, "clip": 0.2}),
+        ({"clip": 0.05}, "sgd", {"clip": 0.05}),
+        ({"weight_decay": 0.5, "learning_rate": 0.02}, "adamw", {"decay": 0.5}),
+        ({"learning_rate": 0.02}, "adamw", {"decay": 0.01}),  # its own where none is given
+    ],
+    ids=str,
+)
+def test_what_holds_weights_and_steps_small_is_the_oracles(fit, blobs, options, rule, oracles):
+    follow(fit, blobs, rule=rule, oracles=oracles, **options)
+
+
+def test_label_smoothing_is_the_oracles(fit, blobs):
+    net = oracle.Net(numbers=(0.2, 0.0, 0.0))
+    model = follow(fit, blobs, net, label_smoothing=0.2)
+    assert_close(model.evaluate(*blobs)[0], oracle.loss(*blobs, model.weights, model.biases, net), np.float64)
+
+
+def test_dropout_is_the_oracles(fit, blobs):
+    def masks(t):
+        return (mask(0.3, step_key(5, t), 90, 8),)
+
+    model = follow(fit, blobs, oracles={"masks": masks}, dropout=0.3)
+    assert_close(model.evaluate(*blobs)[0], oracle.loss(*blobs, model.weights, model.biases), np.float64)
+
+
+P = np.arange(20) / 20  # the share of all steps that are done
+SCHEDULES = {
+    "linear": ({"schedule": "linear"}, 0.4 * (1 - P)),
+    "cosine": ({"schedule": "cosine"}, 0.2 * (1 + np.cos(np.pi * P))),
+    "warm": ({"warmup": 4}, 0.4 * np.minimum(1, np.arange(1, 21) / 4)),
+    "warm, linear": ({"schedule": "linear", "warmup": 5}, 0.4 * (1 - P) * np.minimum(1, np.arange(1, 21) / 5)),
+}
+
+
+@pytest.mark.parametrize(("options", "rates"), SCHEDULES.values(), ids=SCHEDULES)
+def test_rates_follow_the_schedule(fit, blobs, options, rates):
+    model = follow(fit, blobs, rates=rates, learning_rate=0.4, **options)
+    assert model.report.learning_rate == 0.4
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "one_cycle"])
+def test_every_step_of_an_epoch_has_its_rate(fit, monkeypatch, schedule):
+    seen = []
+    learner = type(fit(epochs=1).learner)
+    real = learner.epoch
+    monkeypatch.setattr(learner, "epoch", lambda self, rows, batch, rates, l2: (
+        seen.append(rates.copy()), real(self, rows, batch, rates, l2))[1])  # fmt: skip
+    fit(epochs=10, batch_size=9, learning_rate=0.3, schedule=schedule)
+    rates = np.concatenate(seen)  # (100,)
+    assert rates.shape == (100,)
+    if schedule == "constant":
+        assert (rates == 0.3).all()
+    elif schedule == "one_cycle":
+        assert rates.argmax() == 30
+        assert rates.max() == pytest.approx(0.3)
+        assert rates[0] < 0.02
+        assert rates[-1] < 0.001
+    else:
+        assert rates[0] == 0.3
+        assert (np.diff(rates) < 0).all()
+        assert 0 < rates[-1] < 0.004
+
+
+def test_a_single_step_of_a_model_keeps_to_its_options(fit, blobs):
+    model = fit(l2=0.5, clip=0.1, optimizer="sgd", learning_rate=0.1, precision="float64", epochs=1)
+    W, b = ([v.copy() for v in vs] for vs in (model.weights, model.biases))
+    dW, db = oracle.clipped(*oracle.gradients(*blobs, W, b), 0.1)
+    model.backprop(*blobs)
+    for got, w, g in zip(model.weights, W, dW, strict=True):
+        assert_close(got, w - 0.1 * (g + 0.5 * w), np.float64)
+    for got, v, g in zip(model.biases, b, db, strict=True):
+        assert_close(got, v - 0.1 * g, np.float64)
 
 
 # Seeds and bits.
@@ -448,6 +554,26 @@ OPTIONS = [
     ("beta", -0.1, "beta: expected a number from 0 to below 1; got -0.1"),
     ("beta", math.nan, "beta: expected a number from 0 to below 1; got nan"),
     ("beta", "0.9", "beta: expected a number from 0 to below 1; got '0.9'"),
+    ("activation", "swish", "activation: expected one of identity, relu, logistic, tanh, leaky_relu, elu, gelu, silu"),
+    ("activation", ("relu", "tanh"), "activation: expected one name, or one for each of the 1 hidden layers; got ('r"),
+    ("activation", [3], "activation: expected one of identity"),
+    ("activation", None, "activation: expected one name, or one for each of the 1 hidden layers; got None"),
+    ("dropout", 1, "dropout: expected a number from 0 to below 1; got 1"),
+    ("dropout", -0.1, "dropout: expected a number from 0 to below 1; got -0.1"),
+    ("dropout", "half", "dropout: expected a number from 0 to below 1; got 'half'"),
+    ("l2", -1, "l2: expected a finite number from 0; got -1"),
+    ("l2", math.inf, "l2: expected a finite number from 0; got inf"),
+    ("weight_decay", 0.1, "weight_decay: expected optimizer='adamw', got 'momentum'; use adamw, or l2"),
+    ("weight_decay", -1, "weight_decay: expected a finite number from 0, or None; got -1"),
+    ("clip", 0, "clip: expected a finite number above 0, or None; got 0"),
+    ("clip", math.nan, "clip: expected a finite number above 0, or None; got nan"),
+    ("schedule", "step", "schedule: expected one of constant, linear, cosine, one_cycle; got 'step'"),
+    ("schedule", None, "schedule: expected one of constant, linear, cosine, one_cycle; got None"),
+    ("warmup", -1, "warmup: expected a number of epochs from 0; got -1"),
+    ("warmup", True, "warmup: expected a number of epochs from 0; got True"),
+    ("warmup", 3, "warmup: expected fewer epochs than the 3 of the training; got 3"),
+    ("label_smoothing", 1, "label_smoothing: expected a number from 0 to below 1; got 1"),
+    ("label_smoothing", None, "label_smoothing: expected a number from 0 to below 1; got None"),
     ("hidden", (0,), "hidden: expected whole numbers from 1, one a hidden layer; got (0,)"),
     ("hidden", (-3,), "hidden: expected whole numbers from 1, one a hidden layer; got (-3,)"),
     ("hidden", ("a",), "hidden: expected whole numbers from 1, one a hidden layer; got ('a',)"),
@@ -480,6 +606,21 @@ def test_an_impossible_option_is_refused_before_training(blobs, name, value, mes
         train(*blobs, **{**QUIET, "backend": "numpy", "callbacks": [called.append], name: value})
     assert message in str(caught.value)
     assert called == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hidden": (), "dropout": 0.5}, "dropout: expected hidden units to leave out, got none; set hidden"),
+        ({"schedule": "one_cycle", "warmup": 1}, "warmup: expected 0, since schedule='one_cycle' has a warm-up"),
+        ({"hidden": (), "activation": ("relu",)}, "one for each of the 0 hidden layers"),
+    ],
+    ids=str,
+)
+def test_options_that_do_not_go_together_are_refused(blobs, options, message):
+    with pytest.raises(OptionError) as caught:
+        train(*blobs, **{**QUIET, "backend": "numpy", **options})
+    assert message in str(caught.value)
 
 
 def test_labels_without_rows_are_refused():

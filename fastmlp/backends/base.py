@@ -114,6 +114,13 @@ class Learner(Protocol):
         penalty's strength over the rows of the batch.
         """
 
+    def epochs(self, rows: Rows, batch_size: int, rates: np.ndarray, l2: np.ndarray | None = None) -> list[Totals]:
+        """E passes over N rows, as by `epoch` one after the other, for less than that where they are short.
+
+        rates, l2 (E, steps). The rows' index (E * N,), and their weight (E * N,) where they have one, hold those of all
+        passes in turn.
+        """
+
     def gradient(self, rows: Rows) -> tuple[float, np.ndarray]:
         """Mean loss over all `rows` and its gradient (P,), on the host; nothing moves and nothing is left out."""
 

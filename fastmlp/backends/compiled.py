@@ -1,9 +1,9 @@
 """`fastmlp.network` compiled by Numba, in the loops over tiles and batches that a team of threads runs.
 
 A batch of many rows is worked through in tiles: each thread adds up a gradient of its own while a tile's numbers are
-in its cache; the gradients are then summed and the parameters updated. A smaller batch takes two phases: first its
-rows are split over the threads, as far as dz; then its features, each thread updating the weights whose gradient it
-has just made.
+in its cache; the gradients are then summed and the parameters updated. A smaller batch takes phases: each thread owns
+columns of the first layer, and has a share of the rows for the other layers; it updates the weights whose gradient it
+has just made. docs/performance.md explains both.
 """
 
 from __future__ import annotations
@@ -363,16 +363,20 @@ def epoch_in_tiles(thread, task, moves, tile, dW, db, batch_size):
 
 
 @inner
-def epoch_in_phases(thread, task, moves, panel, batch, batch_size):
-    """One thread's part of an epoch of small batches, whose buffers all threads share."""
-    net, phase = task.net, 0
+def epoch_in_phases(thread, task, moves, panel, batch, batch_size, sums):
+    """One thread's part of one or several epochs of small batches, whose buffers all threads share.
+
+    What the thread adds up in each epoch ends in sums (threads, epochs, 3).
+    """
+    net, phase, steps = task.net, 0, moves.h.shape[1] // max(1, sums.shape[1])
     transpose(net, thread, task.threads)
     I = net.W[0].shape[0]
     columns = panel.moves.w.reshape(I + 1, panel.last - panel.first)
     W, b = columns[:I].view(net.W[0].dtype), columns[I]
     for step in range(moves.h.shape[1]):
-        start = step * batch_size
-        n = min(batch_size, task.N - start)
+        epoch = step // steps
+        start = epoch * task.N + (step - epoch * steps) * batch_size  # of all rows that are visited
+        n = min(batch_size, (epoch + 1) * task.N - start)
         first, last = share(n, thread, task.threads, GROUP)
         z, _, h, dz = row_units(batch, 0, n)
         phase += 1
@@ -400,6 +404,10 @@ def epoch_in_phases(thread, task, moves, panel, batch, batch_size):
         compiled_update.weight_gradient(x, dz[0][:, panel.first : panel.last], W, b, alone)
         move_rest(net, h, dz, compiled_update.Share(moves, step, n, total, thread, task.threads))
         transpose(net, thread, task.threads)
+        if step + 1 == (epoch + 1) * steps:
+            for i in range(3):
+                sums[thread, epoch, i] = total[i]
+                total[i] = 0
 
 
 @inner

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastmlp.backends.base import Array, Backend
 from fastmlp.backends.cupy_data import on_device, rows_or_host
-from fastmlp.backends.cupy_plan import TILE_NUMBERS, CupyPlan
+from fastmlp.backends.cupy_plan import CupyPlan, rows_of_tile
 from fastmlp.kernels.cuda.products import PRECISIONS
 from fastmlp.network import Network
 
@@ -69,8 +69,8 @@ class CupyBackend(Backend):
             return cupy.zeros(shape, dtype)
 
     def tile_rows(self, sizes: Sequence[int]) -> int:
-        """Rows whose inputs, activations and deltas make TILE_NUMBERS: a GPU wants the whole batch at once."""
-        return max(256, TILE_NUMBERS // (sizes[0] + 2 * sum(sizes[1:])))
+        """Rows whose inputs, activations and deltas make 1 GiB of float32: a GPU wants the whole batch at once."""
+        return rows_of_tile(sizes)
 
     def plan(
         self, network: Network, parameters: np.ndarray, threads: int | None, precision: str | None = None

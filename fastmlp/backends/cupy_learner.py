@@ -20,7 +20,7 @@ from fastmlp.backends.base import Array, Rows, Totals
 from fastmlp.backends.cupy_data import with_room
 from fastmlp.backends.cupy_ops import Pixels, StepKey, scaled
 from fastmlp.backends.cupy_session import Session, padded
-from fastmlp.backends.plan import epoch_totals
+from fastmlp.backends.plan import epoch_totals, one_by_one
 from fastmlp.dropout import Dropout, step_key
 from fastmlp.kernels import cuda
 from fastmlp.kernels.cuda import tensor
@@ -96,6 +96,10 @@ class CupyLearner:
                 self.step(session, rows, n // batch * batch, n % batch)
             self.steps += len(rates)
             return epoch_totals(self.totals.get(), n)  # the one time an epoch reads from the device
+
+    def epochs(self, rows: Rows, batch_size: int, rates: np.ndarray, l2: np.ndarray | None = None) -> list[Totals]:
+        """Several epochs, one by one. rates, l2 (E, steps)."""
+        return one_by_one(self, rows, batch_size, rates, l2)
 
     def gradient(self, rows: Rows) -> tuple[float, np.ndarray]:
         """Mean loss over all `rows` and its gradient (P,), on the host; nothing moves and nothing is left out."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -18,11 +18,16 @@ from fastmlp.backends.plan import means
 from fastmlp.kernels import cuda
 from fastmlp.kernels.cuda.products import Precision, Products
 from fastmlp.losses import SOFTMAX
-from fastmlp.network import Layers, Network, Units, forward, layer_views, loss, parameter_count
+from fastmlp.network import Layers, Network, Units, forward, layer_views, loss
 from fastmlp.optimizers import Optimizer, Settings
 
 TILE_NUMBERS = 2**28  # of rows, activations and deltas of one pass at most: 1 GiB of float32
 ASKED_ROWS = 2**15  # to take at a time where nothing is learned: enough to keep a card busy
+
+
+def rows_of_tile(sizes: Sequence[int]) -> int:
+    """Rows whose inputs, activations and deltas make TILE_NUMBERS: a GPU wants the whole batch at once."""
+    return max(FEWEST_ROWS, TILE_NUMBERS // (sizes[0] + 2 * sum(sizes[1:])))
 
 
 class Tile(NamedTuple):
@@ -66,7 +71,7 @@ class CupyPlan:
         self.W = layer_views(self.copy, self.sizes)[0]
         self.b = layer_views(self.parameters, self.sizes)[1]
         self.staging = Staging()
-        self.tile_rows = max(FEWEST_ROWS, TILE_NUMBERS // (self.sizes[0] + 2 * sum(self.sizes[1:])))
+        self.tile_rows = rows_of_tile(self.sizes)
         self._tile: Tile | None = None
 
     @contextmanager
@@ -177,8 +182,3 @@ class CupyPlan:
     def learner(self, optimizer: Optimizer, settings: Settings) -> CupyLearner:
         """What moves the parameters by the optimizer's rule."""
         return CupyLearner(self, optimizer, settings)
-
-    @property
-    def parameter_count(self) -> int:
-        """P."""
-        return parameter_count(self.sizes)

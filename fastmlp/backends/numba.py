@@ -17,7 +17,7 @@ from fastmlp.backends import compiled, compiled_ops, compiled_update, elements, 
 from fastmlp.backends.base import HostBackend, Ops, Rows, Totals
 from fastmlp.backends.compiled_update import L2, LINE
 from fastmlp.backends.numpy import PIXEL, Index
-from fastmlp.backends.plan import epoch_totals, means
+from fastmlp.backends.plan import epoch_totals, means, one_by_one
 from fastmlp.backends.threads import ENDING, check_ending, cores
 from fastmlp.dropout import NONE, step_key
 from fastmlp.errors import DataError
@@ -31,7 +31,7 @@ from fastmlp.network import Layers, Network, layer_views, parameter_count
 from fastmlp.optimizers import Optimizer, Settings, Step, corrected_rates, step_scalars
 
 RATE, SHRINK = map(Step._fields.index, ("rate", "shrink"))
-LARGE = 1024  # rows: a larger batch is worked through in tiles, a smaller one in two phases
+LARGE = 1024  # rows: a larger batch is worked through in tiles, a smaller one in phases
 ALONE = 1e6  # flop between two barriers below which a second thread does not pay
 START = 4e7  # flop below which it does not pay to start one
 BRIEF = 1e9  # flop that the calling thread may work through itself before it must listen for Ctrl-C
@@ -330,12 +330,21 @@ class NumbaLearner:
         """One pass over `rows` in batches, one step each; see `fastmlp.backends.base.Learner`. rates, l2 (steps,)."""
         totals = self.run(rows, batch_size, self.numbers(rates, l2), self.rule)
         self.steps += len(rates)
-        return epoch_totals(totals, len(rows))
+        return epoch_totals(totals[0], len(rows))
+
+    def epochs(self, rows: Rows, batch_size: int, rates: np.ndarray, l2: np.ndarray | None = None) -> list[Totals]:
+        """Several epochs, in one call of the threads where they take small batches. rates, l2 (E, steps)."""
+        if self.in_tiles(batch_size):
+            return one_by_one(self, rows, batch_size, rates, l2)
+        h = self.numbers(rates.ravel(), None if l2 is None else l2.ravel())  # (2, E * steps, 8)
+        totals = self.run(rows, batch_size, h, self.rule, len(rates))
+        self.steps += rates.size
+        return [epoch_totals(total, len(rows) // len(rates)) for total in totals]
 
     def gradient(self, rows: Rows) -> tuple[float, np.ndarray]:
         """Mean loss over all `rows` and its gradient (P,); nothing moves and nothing is left out."""
         totals = self.run(rows, len(rows), self.numbers(np.zeros(1), None), 0)
-        return means(totals, len(rows))[0], self.g[0, : len(self.plan.parameters)].copy()
+        return means(totals[0], len(rows))[0], self.g[0, : len(self.plan.parameters)].copy()
 
     def numbers(self, rates: np.ndarray, l2: np.ndarray | None) -> np.ndarray:
         """The numbers of an epoch's steps, a `Step` each: of weights, and of biases, which are not held small.
@@ -350,44 +359,50 @@ class NumbaLearner:
         h[0, :, SHRINK] = rates * self.settings.weight_decay
         return h
 
-    def run(self, rows: Rows, batch_size: int, h: np.ndarray, rule: int) -> np.ndarray:
-        """Steps on a team, as many as h (2, steps, 8) has -> [sum of losses, right answers, penalties].
+    def in_tiles(self, batch_size: int) -> bool:
+        """Whether batches pass in tiles: large ones do, and those whose gradient is wanted as a whole, to measure."""
+        return batch_size > LARGE or self.settings.clip > 0
+
+    def run(self, rows: Rows, batch_size: int, h: np.ndarray, rule: int, epochs: int = 1) -> np.ndarray:
+        """Steps on a team, as many as h (2, steps, 8) has -> (epochs, 3) sums of losses, right answers, penalties.
 
         Rule 0 moves nothing: the gradient of the last step stays in `g`.
         """
-        plan, n, settings = self.plan, len(rows), self.settings
+        plan, n, settings = self.plan, len(rows) // epochs, self.settings
         rows = plan.read(rows)
-        flop = (3 * plan.flop + ROW) * n + STEP * h.shape[1]
+        flop = (3 * plan.flop + ROW) * n * epochs + STEP * h.shape[1]
         threads = plan.team_size(flop) if 3 * plan.flop * min(batch_size, n) > ALONE else 1
-        # A gradient that is wanted as a whole, to measure or to keep, is made in tiles.
-        in_tiles = batch_size > LARGE or settings.clip > 0 or not rule
+        in_tiles = self.in_tiles(batch_size) or not rule
         if not in_tiles:  # a thread owns whole lines of columns
             threads = min(threads, -(-plan.sizes[1] * plan.dtype.itemsize // LINE))
         moves = moves_of(rule, plan.parameters, self.g, self.state, h, settings.clip if rule else 0.0)
         share, key = plan.network.dropout if rule else 0.0, step_key(settings.seed, self.steps + 1)
-        totals = np.zeros((threads, 3))
+        totals, sums = np.zeros((threads, 3)), np.zeros((threads, epochs, 3))
         kind = plan.kind(rows.X)
         if in_tiles:
             tiles = [plan.with_lists(tile, rows, compiled.TILE) for tile in plan.tiles(kind)[:threads]]
+            if not share:  # nothing is left out now, where the network has room for what stays
+                tiles = [tile._replace(h=tile.a) for tile in tiles]
 
             def work(thread: int, team: int) -> None:
                 task = plan.task(rows, threads, team, rows.index, totals, share, key)
                 compiled.epoch_in_tiles(thread, task, moves, tiles[thread], *self.views[thread], batch_size)
+                sums[thread, 0] = totals[thread]
         else:
-            order = np.arange(n) if rows.index is None else rows.index
+            order = np.arange(len(rows)) if rows.index is None else rows.index  # (epochs * N,)
             if len(self.batch.x) < batch_size or kind != self.batch_kind:
                 self.batch, self.batch_kind = plan.buffers(batch_size, kind), kind
             batch = plan.with_lists(self.batch, rows, batch_size)
 
             def work(thread: int, team: int) -> None:
-                task = plan.task(rows, threads, team, order, totals, share, key)
+                task = plan.task(rows, threads, team, order, totals, share, key)._replace(N=n)
                 panel = self.panel(thread, threads, moves)
-                compiled.epoch_in_phases(thread, task, moves, panel, batch, batch_size)
+                compiled.epoch_in_phases(thread, task, moves, panel, batch, batch_size, sums)
                 for whole, part in self.columns(panel):
                     whole[:] = part  # (I + 1, last - first)
 
         run_team(threads, flop, work)
-        return np.asarray(totals.sum(axis=0))
+        return np.asarray(sums.sum(axis=0))  # (epochs, 3)
 
     def panel(self, thread: int, threads: int, moves: compiled_update.Moves) -> compiled.Panel:
         """Room for the columns of the first layer that a thread owns during an epoch of small batches."""

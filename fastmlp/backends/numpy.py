@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -181,6 +182,35 @@ def narrow_kernels() -> str | None:
     )
 
 
+WANTED: list[int] = []  # threads at most, of those who run now
+CHANGING = threading.Lock()
+
+
+@contextmanager
+def blas_threads(threads: int) -> Iterator[None]:
+    """A context in which BLAS takes at most `threads` threads, the fewest that any context of the moment allows.
+
+    The number belongs to the whole process: the last context to end, in whichever thread, puts back what was before.
+    """
+    global before
+    with CHANGING:
+        if not WANTED:
+            before = threadpools().limit(limits=threads)
+        elif threads < min(WANTED):
+            threadpools().limit(limits=threads)
+        WANTED.append(threads)
+    try:
+        yield
+    finally:
+        with CHANGING:
+            WANTED.remove(threads)
+            if not WANTED:
+                before.restore_original_limits()
+
+
+before: Any = None  # holds the numbers of threads from before the first context
+
+
 class NumpyBackend(HostBackend):
     """NumPy and its BLAS."""
 
@@ -198,10 +228,7 @@ class NumpyBackend(HostBackend):
 
     def limit_threads(self, threads: int | None) -> AbstractContextManager[Any]:
         """At most `threads` threads in the BLAS products; None leaves BLAS its own choice."""
-        if threads is None:
-            return nullcontext()
-        limit: AbstractContextManager[Any] = threadpools().limit(limits=threads)
-        return limit
+        return nullcontext() if threads is None else blas_threads(threads)
 
     def describe(self, threads: int | None = None) -> dict[str, Any]:
         """The BLAS that multiplies, its threads, and NumPy's version."""

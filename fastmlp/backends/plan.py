@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastmlp import dropout
-from fastmlp.backends.base import Array, Backend, Rows, Totals
+from fastmlp.backends.base import Array, Backend, Learner, Rows, Totals
 from fastmlp.backends.threads import check_ending
 from fastmlp.dropout import Dropout, step_key
 from fastmlp.losses import SOFTMAX
@@ -167,6 +167,10 @@ class OpsLearner:
             self.step(rows, index, start, stop, totals, float(rates[step]), 0.0 if l2 is None else float(l2[step]))
         return epoch_totals(backend.to_host(totals), len(rows))  # the one time an epoch reads from the device
 
+    def epochs(self, rows: Rows, batch_size: int, rates: np.ndarray, l2: np.ndarray | None = None) -> list[Totals]:
+        """Several epochs, one by one. rates, l2 (E, steps)."""
+        return one_by_one(self, rows, batch_size, rates, l2)
+
     def gradient(self, rows: Rows) -> tuple[float, np.ndarray]:
         """Mean loss over all `rows` and its gradient (P,), on the host; nothing moves and nothing is left out."""
         backend = self.plan.backend
@@ -184,6 +188,19 @@ def pick_rows(index: Array | None, first: int, last: int) -> Array | slice:
 def means(totals: np.ndarray, n: int) -> tuple[float, float]:
     """Mean loss and accuracy from [sum of losses, right answers] over n rows."""
     return float(totals[0]) / n, float(totals[1]) / n
+
+
+def one_by_one(learner: Learner, rows: Rows, batch_size: int, rates: np.ndarray, l2: np.ndarray | None) -> list[Totals]:
+    """The epochs of `fastmlp.backends.base.Learner.epochs`, each by itself. rates, l2 (E, steps)."""
+    assert rows.index is not None
+    n, done = len(rows) // len(rates), []
+    for k in range(len(rates)):
+        part = slice(k * n, (k + 1) * n)
+        weight = None if rows.weight is None else rows.weight[part]  # (N,)
+        strengths = None if l2 is None else l2[k]  # (steps,)
+        one = Rows(rows.X, rows.y, rows.index[part], weight)
+        done.append(learner.epoch(one, batch_size, rates[k], strengths))
+    return done
 
 
 def epoch_totals(totals: np.ndarray, n: int) -> Totals:

@@ -14,7 +14,7 @@ from fastmlp.backends import parameter_type, select
 from fastmlp.backends.base import Backend
 from fastmlp.estimators.choice import Fit, choose, is_compiled
 from fastmlp.estimators.constraints import REDUCED, STOCHASTIC, check_activations, check_together
-from fastmlp.estimators.data import Data
+from fastmlp.estimators.data import Data, on_host
 from fastmlp.estimators.draws import start_values
 from fastmlp.estimators.engine import Engine, packed, thread_limit
 from fastmlp.estimators.fitting import fit_stochastic
@@ -71,7 +71,7 @@ class BaseMLP(BaseEstimator, ABC):
         check_activations(self.activation)
         check_together(self, incremental, validation_data)
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
-        X, y = self._checked(X, y, self._types(first), first)
+        X, y = self._checked(on_host(X), on_host(y), self._types(first), first)
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)  # (N,)
         self._learn_targets(y, incremental)
         data = Data(X, y, self._encode(y, X.dtype), self._weighted(y, weight, incremental))
@@ -104,7 +104,7 @@ class BaseMLP(BaseEstimator, ABC):
         """The user's own rows to validate on."""
         if not isinstance(given, tuple | list) or len(given) not in (2, 3):
             raise ValueError(f"validation_data: expected (X, y) or (X, y, sample_weight); got {type(given).__name__}")
-        X, y = self._checked(given[0], given[1], dtype, False)
+        X, y = self._checked(on_host(given[0]), on_host(given[1]), dtype, False)
         weight = None if len(given) == 2 else _check_sample_weight(given[2], X, dtype=np.float64)  # (N,)
         return Data(X, y, self._encode(y, dtype), weight)
 
@@ -149,7 +149,10 @@ class BaseMLP(BaseEstimator, ABC):
         """The backend that was asked for, or where that is "auto", the one at hand or the best for the fit."""
         engine = vars(self).get("_engine")
         if self.backend != "auto":
-            return select(self.backend).backend
+            backend = select(self.backend).backend
+            if issparse(fit.X) and backend.name == "cupy":
+                raise ValueError("X: the cupy backend trains on arrays; pass X.toarray(), or backend='auto' for a CPU")
+            return backend
         if engine is not None:
             return engine.backend  # type: ignore[no-any-return]
         return select("auto").backend if self.precision in REDUCED else choose(fit)
@@ -175,7 +178,7 @@ class BaseMLP(BaseEstimator, ABC):
     def _logits(self, X: Any) -> np.ndarray:
         """The last layer's z (N, O) of raw rows X (N, I)."""
         check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse="csr", dtype=self.coefs_[0].dtype, order="C", reset=False)
+        X = validate_data(self, on_host(X), accept_sparse="csr", dtype=self.coefs_[0].dtype, order="C", reset=False)
         engine = vars(self).get("_engine")
         if engine is None:  # it stayed behind when the estimator was pickled
             sizes, parameters = packed(self.coefs_, self.intercepts_)

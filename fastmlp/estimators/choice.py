@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
+from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+<<<<<<< HEAD
 import numpy as np
 
 from fastmlp.backends import load, select
+=======
+from scipy.sparse import issparse
+
+from fastmlp.backends import load
+>>>>>>> est
 from fastmlp.backends.base import Backend
 from fastmlp.network import Network
 
@@ -44,10 +50,10 @@ class Fit(NamedTuple):
         """Seconds that compiled code saves, about."""
         n = self.X.shape[0]
         flop = 6 * sum(a * b for a, b in pairwise(self.network.sizes)) * n * self.epochs
-        return self.epochs * -(-n // self.batch) * STEP + flop * FLOP[self.X.dtype.name]
+        return float(self.epochs * -(-n // self.batch) * STEP + flop * FLOP[self.X.dtype.name])
 
 
-could_save: Counter[str] = Counter()  # seconds, by kind, of the fits of this process
+could_save: defaultdict[str, float] = defaultdict(float)  # seconds, by kind, of the fits of this process
 marked: set[Path] = set()  # by this process
 
 
@@ -58,15 +64,15 @@ def choose(fit: Fit) -> Backend:
     of this process together have lost less time by it than compilation takes: in the end at most twice the least.
     """
     gpu, plain = load("cupy"), load("numpy")
-    if isinstance(gpu, Backend):
+    if isinstance(gpu, Backend) and not issparse(fit.X):
         return gpu
     could_save[fit.kind] += fit.gain
     saved = could_save[fit.kind]
-    if isinstance(plain, str) or saved > (LOAD if "numba" in sys.modules else LOAD + IMPORT):
-        backend = select("auto").backend
-        if backend.name != "numba" or saved > COMPILE or is_marked(fit):
-            return backend
-    assert isinstance(plain, Backend)
+    if saved > (LOAD if "numba" in sys.modules else LOAD + IMPORT):
+        compiled = load("numba")
+        if isinstance(compiled, Backend) and (saved > COMPILE or is_marked(fit)):
+            return compiled
+    assert isinstance(plain, Backend)  # it works everywhere
     return plain
 
 
@@ -78,8 +84,13 @@ def mark_of(fit: Fit) -> Path | None:
     folder = compiled.epoch_in_phases._cache.cache_path
     if folder is None:
         return None
+<<<<<<< HEAD
     skips = isinstance(fit.X, np.ndarray) and sparse.worth_marking(fit.X)
     return Path(folder) / f"fastmlp-{compiled_update.VERSION}-{fit.kind}-{skips}.kept"
+=======
+    zeros = "csr" if issparse(fit.X) else sparse.worth_marking(fit.X)
+    return Path(folder) / f"fastmlp-{compiled_update.VERSION}-{fit.kind}-{zeros}.kept"
+>>>>>>> est
 
 
 def is_marked(fit: Fit) -> bool:

@@ -21,7 +21,76 @@ from fastmlp.network import softmax
 
 
 class MLPClassifier(ClassifierMixin, BaseMLP):
-    """A dense network that tells classes apart; scikit-learn's MLPClassifier, with more options."""
+    """A dense network that tells classes apart: scikit-learn's MLPClassifier, faster and with more to set.
+
+    The parameters that scikit-learn has mean what they mean there, and one `random_state` gives the model it gives.
+
+    Parameters
+    ----------
+    hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter, \
+shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, validation_fraction, \
+beta_1, beta_2, epsilon, n_iter_no_change, max_fun
+        As in scikit-learn, which documents them. Further choices: `activation` "leaky_relu", "elu", "gelu" (the form
+        with tanh), "silu", or a sequence with one name for each hidden layer; `solver` "adamw"; `learning_rate`
+        "cosine", "one_cycle" and "step", for every solver that takes steps, by the share of `max_iter` that is done.
+    loss : {"log_loss", "focal"}
+        "focal" is -(1 - p)^gamma log p of the right class, for one label a row (Lin et al., 2017).
+    focal_gamma : float
+        The gamma of loss="focal".
+    label_smoothing : float
+        Share of each target spread evenly over the classes, in [0, 1).
+    class_weight : dict, list of dict or "balanced", optional
+        Weight of each class, as in scikit-learn's other classifiers; multiplies `sample_weight`.
+    dropout : float
+        Share of hidden units left out in each step of the training, in [0, 1).
+    clip_norm : float, optional
+        The Euclidean norm that a step's gradient is cut down to where it is longer.
+    weight_decay : float, optional
+        Share of a weight, times the rate, taken off it in each step of solver="adamw"; None is 0.01. Apart from
+        `alpha`, the L2 penalty in the loss.
+    warmup_epochs : float
+        Epochs, or a part of one, over which the rate rises from 0.
+    decay_every, decay_factor
+        learning_rate="step" multiplies the rate by `decay_factor` every `decay_every` epochs.
+    scoring : str or callable, optional
+        What early stopping goes by, greater being better: accuracy where None, "loss" for minus the loss, the name of a
+        scorer of scikit-learn's, or a function of (estimator, X, y).
+    weight_averaging : float, optional
+        Decay of a mean of the weights after each epoch, in (0, 1); the mean is validated and kept.
+    callbacks : function, object or sequence of them, optional
+        A function is called with the estimator after each epoch; an object where it has methods on_fit_begin,
+        on_epoch_end, on_fit_end. One that returns True after an epoch ends the training.
+    progress : bool
+        Show a live table on a terminal, a line an epoch elsewhere, on standard error.
+    backend : {"auto", "numpy", "numba", "cupy"}
+        Where it runs. "auto" takes a GPU that works; else compiled code, where it is compiled already or saves more
+        time than its compilation takes; else NumPy.
+    precision : {"float32", "float64", "tf32", "float16", "bfloat16"}, optional
+        Type of the weights; the last three keep float32 weights and round what products take. None keeps X's type.
+    threads : int, optional
+        CPU threads at most. None is all in the main thread, one in any other, and no more than OMP_NUM_THREADS.
+
+    Attributes
+    ----------
+    coefs_, intercepts_ : list of ndarray
+        Weights (fan_in, fan_out) and biases (fan_out,) of each layer.
+    history_ : fastmlp.History
+        Loss, score and seconds of every epoch, for the training and what it was validated on.
+    loss_, loss_curve_, best_loss_, validation_scores_, best_validation_score_, n_iter_, t_, n_layers_, n_outputs_, \
+out_activation_, n_features_in_, feature_names_in_, classes_
+        As in scikit-learn.
+    stopped_ : bool
+        After `partial_fit` with `validation_data` and early_stopping=True: it brought nothing `n_iter_no_change` times
+        in a row, and the best weights were put back.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = MLPClassifier((20,), max_iter=100, learning_rate_init=0.02, random_state=0).fit(X, y)
+    >>> model.predict(X[:2])
+    array([0, 0])
+    """
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 (scikit-learn's own name and form)
         **CONSTRAINTS,
@@ -44,7 +113,28 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None, validation_data: Any = None) -> Self:
-        """Train on rows X (N, I) with labels y (N,), or an indicator matrix y (N, O) of 0 and 1."""
+        """Train.
+
+        Parameters
+        ----------
+        X : array or sparse matrix (N, I)
+        y
+            Labels (N,), or for several labels a row an indicator matrix (N, O) of 0 and 1.
+        sample_weight : array (N,), optional
+        validation_data : tuple, optional
+            (X, y) or (X, y, sample_weight) to measure after each epoch, for `history_` and, where it is set, early
+            stopping, which then holds no rows of X out.
+
+        Raises
+        ------
+        ValueError
+            The data cannot be used, or parameters do not go together. Nothing has been trained then.
+
+        Warns
+        -----
+        sklearn.exceptions.ConvergenceWarning
+            `max_iter` came before the end of the progress.
+        """
         return self._fit(X, y, sample_weight, validation_data, incremental=False)
 
     @available_if(lambda self: self._is_stochastic())
@@ -52,7 +142,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def partial_fit(
         self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None, validation_data: Any = None
     ) -> Self:
-        """One epoch on rows X (N, I) with labels y (N,), going on from the weights at hand."""
+        """One epoch on rows X (N, I) with labels y (N,), going on from the weights at hand.
+
+        `classes` lists all classes there will ever be; the first call needs it. See `fit` for the rest.
+        """
         if getattr(self, "classes_", None) is None:
             if classes is None:
                 raise ValueError("classes must be passed on the first call to partial_fit.")

@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from fastmlp import backends
 from fastmlp.activations import ACTIVATIONS
 from fastmlp.estimators.callbacks import Callbacks
-from fastmlp.estimators.schedules import PLAIN, SHAPED
+from fastmlp.schedules import PLAIN, SHAPED
 
 REDUCED = ("tf32", "float16", "bfloat16")  # precisions of operands of products, which not every backend has
 STOCHASTIC = ("sgd", "adam", "adamw")

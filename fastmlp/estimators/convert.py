@@ -9,7 +9,7 @@ import numpy as np
 import sklearn.neural_network
 from sklearn.utils.validation import check_is_fitted
 
-from fastmlp.estimators.schedules import PLAIN
+from fastmlp.schedules import PLAIN
 
 ACTIVATIONS = ("identity", "logistic", "tanh", "relu")  # that scikit-learn has
 FITTED = (

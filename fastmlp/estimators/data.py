@@ -37,3 +37,11 @@ def take_rows(data: Data, index: np.ndarray) -> Data:
     """A copy of some rows. index (n,)."""
     weight = None if data.weight is None else data.weight[index]
     return Data(data.X[index], data.y[index], data.codes[index], weight)
+
+
+def on_host(X: Any) -> Any:
+    """X itself, or where it speaks DLPack, a NumPy array over the same memory; a GPU's array is copied to the host."""
+    if isinstance(X, np.ndarray) or not hasattr(X, "__dlpack__"):
+        return X
+    copied = {} if X.__dlpack_device__()[0] == 1 else {"device": "cpu", "copy": True}
+    return np.from_dlpack(X, **copied)

@@ -39,5 +39,6 @@ class Orders:
     def next(self) -> np.ndarray | None:
         """(N,) the rows in the order of the next epoch; None for all as they stand."""
         if self.random is not None and self.order is not None:
+            self.order = self.order.copy()
             self.random.shuffle(self.order)  # exchanges places whatever stands in them: no index of an index
         return self.order

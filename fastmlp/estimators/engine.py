@@ -86,7 +86,14 @@ class Engine:
     def logits(self, X: Any) -> np.ndarray:
         """The last layer's z of host rows X (N, I), an array or CSR -> (N, O)."""
         with self.in_use():
+<<<<<<< HEAD
             return self.plan.logits(X)
+=======
+            if isinstance(X, np.ndarray) or self.on_host:
+                return self.plan.logits(X)
+            parts = [self.plan.logits(X[block].toarray()) for block in blocks(*X.shape)]  # a GPU takes arrays only
+            return np.concatenate(parts)  # (N, O)
+>>>>>>> est
 
 
 def packed(coefs: Matrices, intercepts: Matrices) -> tuple[tuple[int, ...], np.ndarray]:

@@ -22,6 +22,8 @@ from fastmlp.estimators.weights import BatchWeights
 from fastmlp.loop import DONE, INTERRUPTED, Epoch, Work, run_epochs
 from fastmlp.progress import live_table
 
+TOGETHER = 5e8  # flop of epochs that run in one call: 10 ms or less between two looks for Ctrl-C
+
 
 def fit_stochastic(model: Any, engine: Engine, data: Data, validation: Data | None, incremental: bool) -> None:
     """Run the solvers that take a step a batch: `max_iter` epochs at most, or one where `incremental`.
@@ -40,16 +42,17 @@ def fit_stochastic(model: Any, engine: Engine, data: Data, validation: Data | No
         reason = run_epochs(
             fit.learner, fit.batch, epochs, fit.next_work, fit.validate,
             [fit.record, lambda _: show(model.history_), lambda _: fit.callbacks.tell("on_epoch_end", model)],
+            fit.unheard,
         )  # fmt: skip
         fit.finish()
     fit.callbacks.tell("on_fit_end", model)
     if reason == INTERRUPTED:
-        warnings.warn("Training interrupted by user.", stacklevel=4)
+        warnings.warn("Training interrupted by user.", stacklevel=5)
     elif reason == DONE and not incremental:
         warnings.warn(
             f"Stochastic Optimizer: Maximum iterations ({epochs}) reached and the optimization hasn't converged yet.",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
@@ -78,6 +81,7 @@ class StochasticFit:
         self.averaging = Averaging(engine, model.weight_averaging) if model.weight_averaging else None
         self.callbacks = Callbacks(model.callbacks)
         self.measure = None if validation is None else validator(model, engine, validation)
+        self.seen = model.t_
         model.n_iter_ = 0
 
     def next_work(self) -> Work:
@@ -86,7 +90,20 @@ class StochasticFit:
         weight, l2 = self.weights.arranged(order)  # (N,), (steps,)
         if weight is not None:
             weight = self.engine.backend.asarray(weight)
-        return Work(Rows(self.rows.X, self.rows.y, order, weight), self.schedule.rates(self.steps), l2)
+        rates = self.schedule.rates(self.steps)  # (steps,)
+        self.seen += self.n
+        self.schedule.epoch_ends(self.seen)
+        return Work(Rows(self.rows.X, self.rows.y, order, weight), rates, l2)
+
+    def unheard(self) -> int:
+        """Epochs from here on that may run in one call: nobody listens, and patience lasts until the last of them."""
+        model = self.model
+        if self.measure is not None or self.averaging is not None or self.callbacks.given or model.progress:
+            return 1
+        if not (model.shuffle and self.engine.on_host):
+            return 1
+        together = max(1.0, TOGETHER // (6 * self.engine.parameters.size * self.n))
+        return int(min(together, max(1, model.n_iter_no_change + 1 - model._no_improvement_count)))
 
     def validate(self) -> Validation | None:
         """Measure the held-out rows, where there are some, on the weights that would be kept."""
@@ -114,7 +131,6 @@ class StochasticFit:
             if model.early_stopping:
                 print(f"Validation score: {seen.score:f}")
         self.patience.count()
-        self.schedule.epoch_ends(model.t_)
         return self.patience.is_over(self.schedule)
 
     def finish(self) -> None:
@@ -131,6 +147,6 @@ def batch_rows(batch_size: int | str, n: int) -> int:
         return min(200, n)
     if batch_size > n:
         warnings.warn(
-            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=6
+            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=7
         )
     return int(np.clip(batch_size, 1, n))

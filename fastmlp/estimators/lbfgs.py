@@ -66,7 +66,7 @@ def fit_lbfgs(model: Any, engine: Engine, data: Data) -> None:
             f"lbfgs failed to converge after {found.nit} iteration(s) (status={found.status}): {found.message}; "
             "increase max_iter or max_fun, or bring the columns to a common scale",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

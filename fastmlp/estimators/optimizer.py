@@ -9,10 +9,8 @@ import numpy as np
 
 from fastmlp.backends.base import Learner
 from fastmlp.estimators.engine import Engine
-from fastmlp.estimators.schedules import PLAIN, Schedule
-from fastmlp.optimizers import Settings
-
-DECAY = 0.01  # adamw's weight_decay where none is given
+from fastmlp.optimizers import DECAY, Settings
+from fastmlp.schedules import PLAIN, Schedule
 
 
 @dataclass

@@ -17,7 +17,74 @@ from fastmlp.estimators.constraints import CONSTRAINTS, real
 
 
 class MLPRegressor(RegressorMixin, BaseMLP):
-    """A dense network that predicts numbers; scikit-learn's MLPRegressor, with more options."""
+    """A dense network that predicts numbers: scikit-learn's MLPRegressor, faster and with more to set.
+
+    The parameters that scikit-learn has mean what they mean there, and one `random_state` gives the model it gives.
+
+    Parameters
+    ----------
+    loss : {"squared_error", "poisson", "absolute_error", "huber", "quantile"}
+        "poisson" predicts exp(z) of targets from 0 on.
+    hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter, \
+shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, validation_fraction, \
+beta_1, beta_2, epsilon, n_iter_no_change, max_fun
+        As in scikit-learn, which documents them. Further choices: `activation` "leaky_relu", "elu", "gelu" (the form
+        with tanh), "silu", or a sequence with one name for each hidden layer; `solver` "adamw"; `learning_rate`
+        "cosine", "one_cycle" and "step", for every solver that takes steps, by the share of `max_iter` that is done.
+    huber_delta : float
+        Where loss="huber" goes over from squared to absolute errors.
+    quantile : float or sequence of float
+        What loss="quantile" predicts; of several at once, each is a column of `predict`.
+    dropout : float
+        Share of hidden units left out in each step of the training, in [0, 1).
+    clip_norm : float, optional
+        The Euclidean norm that a step's gradient is cut down to where it is longer.
+    weight_decay : float, optional
+        Share of a weight, times the rate, taken off it in each step of solver="adamw"; None is 0.01. Apart from
+        `alpha`, the L2 penalty in the loss.
+    warmup_epochs : float
+        Epochs, or a part of one, over which the rate rises from 0.
+    decay_every, decay_factor
+        learning_rate="step" multiplies the rate by `decay_factor` every `decay_every` epochs.
+    scoring : str or callable, optional
+        What early stopping goes by, greater being better: R^2 where None, "loss" for minus the loss, the name of a
+        scorer of scikit-learn's, or a function of (estimator, X, y).
+    weight_averaging : float, optional
+        Decay of a mean of the weights after each epoch, in (0, 1); the mean is validated and kept.
+    callbacks : function, object or sequence of them, optional
+        A function is called with the estimator after each epoch; an object where it has methods on_fit_begin,
+        on_epoch_end, on_fit_end. One that returns True after an epoch ends the training.
+    progress : bool
+        Show a live table on a terminal, a line an epoch elsewhere, on standard error.
+    backend : {"auto", "numpy", "numba", "cupy"}
+        Where it runs. "auto" takes a GPU that works; else compiled code, where it is compiled already or saves more
+        time than its compilation takes; else NumPy.
+    precision : {"float32", "float64", "tf32", "float16", "bfloat16"}, optional
+        Type of the weights; the last three keep float32 weights and round what products take. None keeps X's type.
+    threads : int, optional
+        CPU threads at most. None is all in the main thread, one in any other, and no more than OMP_NUM_THREADS.
+
+    Attributes
+    ----------
+    coefs_, intercepts_ : list of ndarray
+        Weights (fan_in, fan_out) and biases (fan_out,) of each layer.
+    history_ : fastmlp.History
+        Loss, score and seconds of every epoch, for the training and what it was validated on.
+    loss_, loss_curve_, best_loss_, validation_scores_, best_validation_score_, n_iter_, t_, n_layers_, n_outputs_, \
+out_activation_, n_features_in_, feature_names_in_
+        As in scikit-learn.
+    stopped_ : bool
+        After `partial_fit` with `validation_data` and early_stopping=True: it brought nothing `n_iter_no_change` times
+        in a row, and the best weights were put back.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> model = MLPRegressor(max_iter=20, random_state=0, learning_rate_init=0.1).fit(X, y)
+    >>> model.predict(X[:2]).shape
+    (2,)
+    """
 
     _parameter_constraints: dict[str, list[Any]] = {  # noqa: RUF012 (scikit-learn's own name and form)
         **CONSTRAINTS,
@@ -39,7 +106,28 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None, validation_data: Any = None) -> Self:
-        """Train on rows X (N, I) with targets y (N,) or (N, O)."""
+        """Train.
+
+        Parameters
+        ----------
+        X : array or sparse matrix (N, I)
+        y
+            Numbers (N,) or (N, O).
+        sample_weight : array (N,), optional
+        validation_data : tuple, optional
+            (X, y) or (X, y, sample_weight) to measure after each epoch, for `history_` and, where it is set, early
+            stopping, which then holds no rows of X out.
+
+        Raises
+        ------
+        ValueError
+            The data cannot be used, or parameters do not go together. Nothing has been trained then.
+
+        Warns
+        -----
+        sklearn.exceptions.ConvergenceWarning
+            `max_iter` came before the end of the progress.
+        """
         return self._fit(X, y, sample_weight, validation_data, incremental=False)
 
     @available_if(lambda self: self._is_stochastic())

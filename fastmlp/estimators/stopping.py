@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from fastmlp.estimators.engine import Engine
-from fastmlp.estimators.schedules import Schedule
+from fastmlp.schedules import Schedule
 
 
 class Patience:

@@ -134,7 +134,9 @@ def emit_block(builder, shape, finish, A, B, start, C, gate, K, mask=None, liste
     for (i, j), result in results.items():
         result.add_incoming(begin[i, j], before)
         result.add_incoming(following[i, j], loop)
-    low = builder.select(builder.icmp_signed("==", finish, I64(RELU)), ir.Constant(real, 0), ir.Constant(real, -math.inf))
+    low = builder.select(
+        builder.icmp_signed("==", finish, I64(RELU)), ir.Constant(real, 0), ir.Constant(real, -math.inf)
+    )
     low = broadcast(builder, low, vector)
 
     def store_all():

@@ -10,47 +10,9 @@ from numba.extending import overload
 
 from . import csr
 from .cache import compiled
-from .product import DEPTH, FAR, LINE, multiply, multiply_listed, multiply_listed_relu, multiply_mask, multiply_relu
+from .microkernel import MASK, PLAIN, RELU
+from .product import multiply, multiply_listed
 from .sparse import GROUP
-
-WHOLE = 2**62  # as many k as there are
-# Where B comes from far away: for so many rows of A at least, how many k at a time. One block of rows reads B in as few
-# streams as the CPU follows; a few blocks share a copy of it, made from pieces of many columns.
-DEPTHS = ((112, DEPTH), (15, 128), (8, 16), (0, 8))
-
-
-def depth(like, M, N, row):
-    """How many k to take at a time, for A (M, K) and B (K, N) with `row` bytes from row to row."""
-
-
-@overload(depth)
-def _depth(like, M, N, row):
-    if like.dtype == types.uint32:  # a product that rounds to bfloat16 takes no more
-        return lambda like, M, N, row: DEPTH
-
-    def by_shape(like, M, N, row):
-        if N * like.itemsize <= LINE:
-            return WHOLE  # B is small: the rows of A are read from end to end
-        if row >= FAR:
-            for rows, deep in DEPTHS:
-                if rows <= M:
-                    return deep
-        return DEPTH
-
-    return by_shape
-
-
-@compiled
-def all_but_last(like, a, a_row, a_step, b, b_row, start, start_row, c, c_row, M, N, K):
-    """C = start + A B over k in pieces of a `depth`, but for the last piece, which is the caller's to finish.
-
-    Returns where it begins: a, b, start, start_row and how many k are left.
-    """
-    deep = depth(like, M, N, b_row)
-    while deep < K:
-        multiply(like, a, a_row, a_step, b, b_row, start, start_row, c, c_row, 0, 0, M, N, deep)
-        a, b, start, start_row, K = a + deep * a_step, b + deep * b_row, c, c_row, K - deep
-    return a, b, start, start_row, K
 
 
 @compiled
@@ -68,13 +30,8 @@ def dense_affine(x, W, b, out, relu):
     N, I = x.shape
     H = W.shape[1]
     (x_row, x_step), W_row, c, c_row = x.strides, W.strides[0], out.ctypes.data, out.strides[0]
-    a, w, start, start_row, I = all_but_last(
-        W, x.ctypes.data, x_row, x_step, W.ctypes.data, W_row, b.ctypes.data, 0, c, c_row, N, H, I
-    )
-    if relu:
-        multiply_relu(W, a, x_row, x_step, w, W_row, start, start_row, c, c_row, 0, 0, N, H, I)
-    else:
-        multiply(W, a, x_row, x_step, w, W_row, start, start_row, c, c_row, 0, 0, N, H, I)
+    multiply(W, x.ctypes.data, x_row, x_step, W.ctypes.data, W_row, b.ctypes.data, 0, c, c_row, 0, 0, N, H, I,
+             RELU if relu else PLAIN)  # fmt: skip
 
 
 @compiled
@@ -85,12 +42,8 @@ def listed_affine(x, W, b, out, relu):
     for group in range(N // GROUP):
         left, to = x.x.ctypes.data + group * GROUP * x_row, c + group * GROUP * c_row
         places, count = x.columns.ctypes.data + group * x.columns.strides[0], x.column_counts[group]
-        if relu:
-            multiply_listed_relu(W, left, x_row, x_step, W.ctypes.data, W_row, b.ctypes.data, 0, to, c_row,
-                                 places, 0, GROUP, H, count)  # fmt: skip
-        else:
-            multiply_listed(W, left, x_row, x_step, W.ctypes.data, W_row, b.ctypes.data, 0, to, c_row,
-                            places, 0, GROUP, H, count)  # fmt: skip
+        multiply_listed(W, left, x_row, x_step, W.ctypes.data, W_row, b.ctypes.data, 0, to, c_row,
+                        places, 0, GROUP, H, count, RELU if relu else PLAIN)  # fmt: skip
     done = N // GROUP * GROUP
     dense_affine(x.x[done:N], W, b, out[done:], relu)
 
@@ -101,11 +54,8 @@ def backprop_relu(dz, WT, a, out):
     N, O = dz.shape
     H = WT.shape[1]
     (d_row, d_step), W_row, c, c_row = dz.strides, WT.strides[0], out.ctypes.data, out.strides[0]
-    d, w, start, start_row, O = all_but_last(
-        WT, dz.ctypes.data, d_row, d_step, WT.ctypes.data, W_row, 0, 0, c, c_row, N, H, O
-    )
-    gate, gate_row = a.ctypes.data, a.strides[0]
-    multiply_mask(WT, d, d_row, d_step, w, W_row, start, start_row, c, c_row, gate, gate_row, N, H, O)
+    multiply(WT, dz.ctypes.data, d_row, d_step, WT.ctypes.data, W_row, 0, 0, c, c_row, a.ctypes.data, a.strides[0],
+             N, H, O, MASK)  # fmt: skip
 
 
 @compiled
@@ -114,10 +64,7 @@ def backprop(dz, WT, out):
     N, O = dz.shape
     H = WT.shape[1]
     (d_row, d_step), W_row, c, c_row = dz.strides, WT.strides[0], out.ctypes.data, out.strides[0]
-    d, w, start, start_row, O = all_but_last(
-        WT, dz.ctypes.data, d_row, d_step, WT.ctypes.data, W_row, 0, 0, c, c_row, N, H, O
-    )
-    multiply(WT, d, d_row, d_step, w, W_row, start, start_row, c, c_row, 0, 0, N, H, O)
+    multiply(WT, dz.ctypes.data, d_row, d_step, WT.ctypes.data, W_row, 0, 0, c, c_row, 0, 0, N, H, O, PLAIN)
 
 
 @compiled
@@ -137,10 +84,8 @@ def dense_gradient_rows(a, dz, dW, first, last, add):
     (a_row, a_step), d_row, c_row = a.strides, dz.strides[0], dW.strides[0]
     c = dW.ctypes.data
     start, start_row = (c, c_row) if add else (0, 0)
-    left, right, start, start_row, N = all_but_last(
-        dW, a.ctypes.data + first * a_step, a_step, a_row, dz.ctypes.data, d_row, start, start_row, c, c_row, M, O, N
-    )
-    multiply(dW, left, a_step, a_row, right, d_row, start, start_row, c, c_row, 0, 0, M, O, N)
+    multiply(dW, a.ctypes.data + first * a_step, a_step, a_row, dz.ctypes.data, d_row, start, start_row, c, c_row,
+             0, 0, M, O, N, PLAIN)  # fmt: skip
 
 
 @compiled
@@ -153,7 +98,7 @@ def listed_gradient_rows(a, dz, dW, first, last, add):
         places, count = a.rows.ctypes.data + group * a.rows.strides[0], a.row_counts[group]
         start, start_row = (c, c_row) if add else (0, 0)
         multiply_listed(dW, left, a_step, a_row, dz.ctypes.data, d_row, start, start_row, c, c_row,
-                        places, 0, GROUP, O, count)  # fmt: skip
+                        places, 0, GROUP, O, count, PLAIN)  # fmt: skip
     done = max(first, last // GROUP * GROUP)
     dense_gradient_rows(a.x[: dz.shape[0]], dz, dW[done - first :], done, last, add)
 

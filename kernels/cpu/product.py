@@ -17,7 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .cache import KERNELS, with_cache
-from .microkernel import MASK, PLAIN, RELU, Matrix, Shape, emit_block
+from .microkernel import PLAIN, Matrix, Shape, emit_block
 from .packing import PAIR, copy_numbers, release, reserve, round_columns, round_rows
 from .vector import BFLOAT16, BYTES, I64, declare, first_lanes, register_bytes
 
@@ -26,6 +26,9 @@ from .vector import BFLOAT16, BYTES, I64, declare, first_lanes, register_bytes
 BLOCK = {64: (14, 2), 32: (6, 2), 16: (6, 2)}
 LISTED_BLOCK = {64: (4, 5), 32: (4, 3), 16: (4, 3)}  # few rows share a list of k; the more columns, the better
 DEPTH = 512  # k at a time: so much of a panel of B stays in the caches while the rows of A pass over it
+# Where B comes from far away: for so many rows of A at least, how many k at a time. One block of rows reads B in as few
+# streams as the CPU follows; a few blocks share a copy of it, made from pieces of many columns.
+DEPTHS = ((56, DEPTH), (15, 128), (8, 16), (0, 8))
 BLOCK_OF_A = 2**19  # bytes of A that stay in the L2 cache while the panels of B pass
 LEAST_ROWS = 112  # of A at a time: a copy of a panel of B must pay
 WAY = 4096  # bytes after which addresses fall into the same set of an L1 cache
@@ -47,8 +50,8 @@ def loops(typingctx, real, kind, a, a_row, a_step, b, b_row, start, start_row, c
 
     `real` and `kind` are literal text; the rest are addresses, strides in bytes, and sizes: A (M, K), B (K, N).
     A[i, k] is at a + i*a_row + k*a_step; rows of the others are contiguous. start_row 0 begins each row alike, with a
-    bias; start may be C itself, to accumulate, or 0, to begin with zeros. gate is read where the finish is MASK. LISTED has
-    M = 4, and gate is the address of the list of K numbers, uint16: the k to visit.
+    bias; start may be C itself, to accumulate, or 0, to begin with zeros. gate is read where the finish is MASK. A
+    LISTED product has M = 4, and gate is the address of the list of K numbers, uint16: the k to visit.
     In bfloat16 A and B hold pairs of k, and K counts the pairs.
     """
     type_, over_list = real.literal_value, kind.literal_value == LISTED
@@ -134,50 +137,58 @@ def product_over_list(real):
 
 
 def product(real):
-    """A product that copies what would collide, and panels of B that lie far apart."""
+    """A product that takes k in pieces, copies rows of A that would collide, and panels of B that lie far apart."""
     size, row, width = BYTES[real], DEPTH * BYTES[real] + LINE, panel_bytes()
 
     def multiply(a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K, finish):
+        narrow = N * size <= LINE  # B is small: the rows of A are read from end to end
+        far = b_row >= FAR and M >= PACKED_ROWS and not narrow
+        deep = DEPTH
+        if narrow:
+            deep = max(K, 1)
+        elif b_row >= FAR:
+            for rows, most in DEPTHS:
+                if rows <= M:
+                    deep = most
+                    break
         collide = a_step == size and a_row % WAY == 0
-        narrow = N * size <= LINE
-        most = max(LEAST_ROWS, BLOCK_OF_A // (max(K, 1) * size) // LEAST_ROWS * LEAST_ROWS)
+        most = max(LEAST_ROWS, BLOCK_OF_A // (min(deep, max(K, 1)) * size) // LEAST_ROWS * LEAST_ROWS)
         if collide and narrow:  # a copy of A would take as long as the product
             most, collide = NARROW_ROWS, False
-        collide = collide and K <= DEPTH
-        far = K <= DEPTH and M >= PACKED_ROWS and b_row >= FAR and not narrow
-        panels = max(1, PANELS // (max(K, 1) * width))  # copied together: rows of B are read from end to end
-        copied = far * panels * K * width
+        panels = max(1, PANELS // (deep * width))  # copied together: rows of B are read from end to end
+        copied = far * panels * deep * width
         room = reserve(copied + collide * min(M, most) * row) if far or collide else 0
         columns = width // size if far and room else max(N, 1)
-        for m in range(0, M, most):
-            rows = min(most, M - m)
-            left, left_row = a + m * a_row, a_row
-            if collide and room:
-                for i in range(rows):
-                    copy_numbers(real, left + i * a_row, room + copied + i * row, K)
-                left, left_row = room + copied, row
-            for n in range(0, N, columns):
-                right, right_row, across = b + n * size, b_row, min(columns, N - n)
-                if far and room:
-                    place = n // columns % panels
-                    if not place:
-                        for k in range(K):
-                            for panel in range(min(panels, (N - n + columns - 1) // columns)):
-                                copy_numbers(real, right + k * b_row + panel * width,
-                                             room + (panel * K + k) * width,
-                                             min(columns, N - n - panel * columns))  # fmt: skip
-                    right, right_row = room + place * K * width, width
-                begin = start + m * start_row + n * size if start else 0
-                loops(real, DENSE, left, left_row, a_step, right, right_row, begin, start_row,
-                      c + m * c_row + n * size, c_row, gate + m * gate_row + n * size, gate_row,
-                      rows, across, K, finish)  # fmt: skip
+        for k in range(0, max(K, 1), deep):
+            pieces, ending = min(deep, K - k), finish if k + deep >= K else PLAIN
+            begin, begin_row = (c, c_row) if k else (start, start_row)
+            for m in range(0, M, most):
+                rows, left, left_row = min(most, M - m), a + k * a_step + m * a_row, a_row
+                if collide and room:
+                    for i in range(rows):
+                        copy_numbers(real, left + i * a_row, room + copied + i * row, pieces)
+                    left, left_row = room + copied, row
+                for n in range(0, N, columns):
+                    right, right_row, across = b + k * b_row + n * size, b_row, min(columns, N - n)
+                    if far and room:
+                        place = n // columns % panels
+                        if not place:
+                            for i in range(pieces):
+                                for panel in range(min(panels, (N - n + columns - 1) // columns)):
+                                    copy_numbers(real, right + i * b_row + panel * width,
+                                                 room + (panel * deep + i) * width,
+                                                 min(columns, N - n - panel * columns))  # fmt: skip
+                        right, right_row = room + place * deep * width, width
+                    loops(real, DENSE, left, left_row, a_step, right, right_row,
+                          begin + m * begin_row + n * size if begin else 0, begin_row, c + m * c_row + n * size, c_row,
+                          gate + m * gate_row + n * size, gate_row, rows, across, pieces, ending)  # fmt: skip
         release(room)
 
     return multiply
 
 
 def rounded_product(real):
-    """A product of float32 rounded to bfloat16 on their way to the registers; sums stay float32. K is DEPTH at most.
+    """A product of float32 rounded to bfloat16 on their way to the registers; sums stay float32.
 
     The numbers of A are neighbours either along k or from row to row.
     """
@@ -188,19 +199,22 @@ def rounded_product(real):
     def multiply(a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K, finish):
         room = reserve(panel + max(rows_at_once * row, DEPTH // 2 * step))
         left, columns = room + panel, width // PAIR
-        for m in range(0, M, rows_at_once):
-            rows = min(rows_at_once, M - m)
-            left_row, left_step = (row, PAIR) if a_step == PAIR else (PAIR, step)
-            if a_step == PAIR:
-                round_rows(a + m * a_row, a_row, rows, K, left, row)
-            else:
-                round_columns(a + m * a_row, a_step, rows, K, left, step)
-            for n in range(0, N, columns):
-                across, to = min(columns, N - n), n * PAIR
-                round_columns(b + to, b_row, across, K, room, width)
-                begin = start + m * start_row + to if start else 0
-                loops(real, DENSE, left, left_row, left_step, room, width, begin, start_row, c + m * c_row + to, c_row,
-                      gate + m * gate_row + to, gate_row, rows, across, (K + 1) // 2, finish)  # fmt: skip
+        left_row, left_step = (row, PAIR) if a_step == PAIR else (PAIR, step)
+        for k in range(0, max(K, 1), DEPTH):
+            pieces, ending = min(DEPTH, K - k), finish if k + DEPTH >= K else PLAIN
+            begin, begin_row = (c, c_row) if k else (start, start_row)
+            for m in range(0, M, rows_at_once):
+                rows, source = min(rows_at_once, M - m), a + k * a_step + m * a_row
+                if a_step == PAIR:
+                    round_rows(source, a_row, rows, pieces, left, row)
+                else:
+                    round_columns(source, a_step, rows, pieces, left, step)
+                for n in range(0, N, columns):
+                    across, to = min(columns, N - n), n * PAIR
+                    round_columns(b + k * b_row + to, b_row, across, pieces, room, width)
+                    loops(real, DENSE, left, left_row, left_step, room, width,
+                          begin + m * begin_row + to if begin else 0, begin_row, c + m * c_row + to, c_row,
+                          gate + m * gate_row + to, gate_row, rows, across, (pieces + 1) // 2, ending)  # fmt: skip
         release(room)
 
     return multiply
@@ -213,26 +227,24 @@ KINDS = {  # by type, and kind: what makes the function
 }
 
 
-def make_call(kind, finish):
+def make_call(kind):
     """An intrinsic that calls a published product; its first argument is an array of the type of the numbers.
 
     float32 seen as uint32, the same bits, asks for a product of numbers rounded to bfloat16.
     """
 
     @intrinsic
-    def call(typingctx, like, a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K):
+    def call(typingctx, like, a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K, finish):
         real = str(like.dtype)
         name = symbol(BFLOAT16 if real == "uint32" else real, kind)
 
         def generate(context, builder, signature, arguments):
-            function = declare(builder.module, name, ir.VoidType(), [I64] * ARGUMENTS)
-            builder.call(function, [*arguments[1:], I64(finish)])
+            builder.call(declare(builder.module, name, ir.VoidType(), [I64] * ARGUMENTS), arguments[1:])
             return context.get_dummy_value()
 
-        return types.void(like, *[types.int64] * (ARGUMENTS - 1)), generate
+        return types.void(like, *[types.int64] * ARGUMENTS), generate
 
     return call
 
 
-multiply, multiply_relu, multiply_mask = (make_call(DENSE, finish) for finish in (PLAIN, RELU, MASK))
-multiply_listed, multiply_listed_relu = make_call(LISTED, PLAIN), make_call(LISTED, RELU)
+multiply, multiply_listed = make_call(DENSE), make_call(LISTED)

@@ -58,7 +58,7 @@ def operands(rng, M, N, K, columns):
     return A.T if columns else A, B, gate[0].copy(), gate
 
 
-SIZES = [*pairs((1, 2, 13, 15, 31), (1, 16, 17, 33), (1, 2, 7, 32, 45)), (300, 70, DEPTH), (17, 65, DEPTH - 1)]
+SIZES = [*pairs((1, 2, 13, 15, 31), (1, 16, 17, 33), (1, 2, 7, 32, 45)), (300, 70, DEPTH), (17, 65, 2 * DEPTH + 5)]
 
 
 @needs_bfloat16

@@ -11,7 +11,15 @@ from fastmlp.kernels.cpu import fused, ops
 from fastmlp.kernels.cpu.product import DEPTH, publish
 
 SIZES = [(1, 1, 1), (2, 3, 1), (5, 17, 10), (13, 31, 33), (29, 7, 65), (3, DEPTH - 1, 5), (16, DEPTH, 2)]
-DEEP = [(15, DEPTH + 1, 18), (2, 2 * DEPTH, 7), (5, 1100, 3), (3, 40, 300), (9, 40, 300), (20, 200, 300), (3, 4 * DEPTH, 2)]
+DEEP = [
+    (15, DEPTH + 1, 18),
+    (2, 2 * DEPTH, 7),
+    (5, 1100, 3),
+    (3, 40, 300),
+    (9, 40, 300),
+    (20, 200, 300),
+    (3, 4 * DEPTH, 2),
+]
 
 
 def normal(rng, real, *shapes):

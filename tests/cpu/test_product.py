@@ -38,7 +38,18 @@ def call(finish, A, B, start, C, gate=None):
     shut = (0, 0) if gate is None else (gate.ctypes.data, gate.strides[0])
     (M, K), N = A.shape, B.shape[1]
     multiply(C.dtype.name)(
-        A.ctypes.data, *A.strides, B.ctypes.data, B.strides[0], *begin, C.ctypes.data, C.strides[0], *shut, M, N, K, finish
+        A.ctypes.data,
+        *A.strides,
+        B.ctypes.data,
+        B.strides[0],
+        *begin,
+        C.ctypes.data,
+        C.strides[0],
+        *shut,
+        M,
+        N,
+        K,
+        finish,
     )
 
 

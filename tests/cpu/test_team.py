@@ -83,6 +83,15 @@ def test_work_knows_its_thread_and_shares_a_team():
     assert len({team for _, team in seen}) == 1
 
 
+@pytest.mark.parametrize(("threads", "flop", "takes_part"), [(1, 0, True), (3, 0, True), (3, LARGE, False)])
+def test_the_caller_is_one_of_a_brief_team_only(threads, flop, takes_part):
+    seen = []
+    run_team(threads, flop, lambda thread, team: seen.append((thread, threading.get_ident())))
+    assert sorted(thread for thread, _ in seen) == list(range(threads))
+    assert ((0, threading.get_ident()) in seen) == takes_part
+    assert sum(ident == threading.get_ident() for _, ident in seen) == takes_part
+
+
 @pytest.mark.parametrize(("threads", "flop"), [(1, 1), (1, LARGE), (2, LARGE), (5, LARGE)])
 def test_a_thread_that_raises_stops_the_others_and_its_error_arrives(threads, flop):
     returned = []

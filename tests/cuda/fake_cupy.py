@@ -387,7 +387,7 @@ def build(code: str, options: tuple[str, ...] = ()) -> ctypes.CDLL:
     """C++ text behind cuemu.h as a library. RuntimeError if it does not compile."""
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder, "kernels.so")
-        command = [COMPILER, "-x", "c++", *FLAGS, "-shared", "-include", str(header()), *options, "-", "-o", str(library)]
+        command = [COMPILER, "-x", "c++", *FLAGS, "-shared", "-include", str(header()), *options, "-", "-o", library]
         done = subprocess.run(command, input=code, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"the kernels do not compile:\n{done.stderr}")

@@ -58,12 +58,12 @@ class Problem(NamedTuple):
         return dict(zip(("dW1", "db1", "dW2", "db2"), np.split(flat, ends), strict=True))
 
 
-def problem(sizes: tuple[int, int, int], n: int, seed: int = 0, size: float = 1.0) -> Problem:
+def problem(sizes: tuple[int, int, int], n: int, seed: int = 0) -> Problem:
     """Weights are float16's numbers: rounding them is no part of the error, and no hidden unit changes sides for it."""
     (I, H, O), random, M = sizes, np.random.default_rng(seed), n + 13
     X = random.integers(0, 256, (M, tensor.row_bytes(I))).astype(np.uint8)  # (M, BYTES)
     X[:, :I] *= random.random((M, I)) < 0.4
-    W = [size * random.standard_normal(shape) * np.sqrt(2 / shape[0]) for shape in ((I, H), (H, O))]
+    W = [random.standard_normal(shape) * np.sqrt(2 / shape[0]) for shape in ((I, H), (H, O))]
     b = [random.standard_normal(units).astype(np.float32) / 10 for units in (H, O)]
     y, index = random.integers(0, O, M).astype(np.int32), random.permutation(M)[:n].astype(np.int32)
     weight = random.uniform(0.5, 1.5, n).astype(np.float32)

@@ -140,6 +140,18 @@ def test_tiles_fit_the_card(capability, sizes):
         assert (splits - 1) * share < n <= splits * share  # every share has rows
 
 
+def test_lanes_that_read_together_read_different_banks():
+    """Of 32 banks, 4 bytes wide: the emulator does not count what it costs when two lanes want the same."""
+    g, t = np.divmod(np.arange(32), 4)
+    eight = np.arange(8)[:, None]
+    for count in range(16, 1024, 16):
+        pitch = tensor.spread(count)
+        assert pitch >= count
+        for address in (g * pitch + 4 * t, 2 * t * pitch + 4 * g):  # fragments of X in tensor_forward, tensor_gradient
+            assert len(set(address // 4 % 32)) == 32
+        assert len(set(((eight * pitch + 4 * np.arange(4)) // 4 % 32).flat)) == 32  # a matrix's rows, 16 bytes each
+
+
 def test_reference_net_fills_an_h200():
     """The tiles that docs/gpu.md counts on: 263 tiles of 160 rows, two a multiprocessor, and 5 * 26 blocks."""
     card = tensor.Card(90, 132, SHARED[90])

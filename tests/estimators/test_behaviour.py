@@ -301,3 +301,22 @@ def test_predict_before_fit_is_refused(both):
     kind, X, _ = both
     with pytest.raises(NotFittedError):
         kind().predict(X)
+
+
+class Shared:
+    """An array that can be had by DLPack only."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+def test_arrays_of_other_libraries_by_dlpack(both):
+    kind, X, y = both
+    model = kind().fit(Shared(X), Shared(y), validation_data=(Shared(X), Shared(y)))
+    np.testing.assert_array_equal(model.predict(Shared(X)), kind().fit(X, y).predict(X))

@@ -1,7 +1,7 @@
 """scikit-learn's checks of estimators, all of them, on each CPU backend."""
 
 import pytest
-from conftest import CPU_BACKENDS
+from named import CPU_BACKENDS
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from fastmlp import MLPClassifier, MLPRegressor

@@ -16,7 +16,7 @@ from fastmlp.network import Network
 @pytest.fixture(autouse=True)
 def compiled(monkeypatch, tmp_path):
     """Nothing is compiled yet, whatever this process did before. Returns the mark of what has been."""
-    monkeypatch.setattr(choice, "could_save", choice.Counter())
+    monkeypatch.setattr(choice, "could_save", choice.defaultdict(float))
     monkeypatch.setattr(choice, "mark_of", lambda fit: tmp_path / fit.kind)
     monkeypatch.setattr(choice, "marked", set())
     if isinstance(backends.load("numba"), str):

@@ -8,7 +8,7 @@ from tolerance import assert_close
 
 from estimators.conftest import data
 from fastmlp import MLPClassifier, MLPRegressor
-from fastmlp.estimators.schedules import Schedule
+from fastmlp.schedules import Schedule
 
 
 def weights(model):

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import CPU_BACKENDS
+from named import CPU_BACKENDS
 
 SCRIPT = Path(__file__).parents[1] / "run_sklearn_suite.py"
 

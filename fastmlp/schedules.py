@@ -8,7 +8,7 @@ import numpy as np
 
 SMALLEST = 1e-6  # "adaptive" stops below
 PLAIN = ("constant", "invscaling", "adaptive")  # scikit-learn's; the last two are for solver="sgd"
-SHAPED = ("cosine", "one_cycle", "step")  # by the share of all steps that are done
+SHAPED = ("linear", "cosine", "one_cycle", "step")  # by the share of all steps that are done
 RISE, START, END = 0.3, 1 / 25, 1e-5  # one_cycle: share of the steps that rise, first and last rate over the peak's
 
 
@@ -17,9 +17,10 @@ class Schedule:
     """The rate of every step, given what has happened so far.
 
     "constant"; "invscaling": init / (rows seen so far + 1)^power_t, anew each epoch; "adaptive": a fifth whenever
-    `slow_down` is called; "cosine": init (1 + cos(pi p)) / 2, p the share of all steps done (Loshchilov and Hutter,
-    2017); "one_cycle": up to init over the first 30 %, then down to nearly 0 (Smith and Topin, 2018); "step": times
-    `decay_factor` every `decay_every` epochs. The first `warmup_epochs` rise from 0 in equal steps.
+    `slow_down` is called; "linear": init (1 - p), p the share of all steps done; "cosine": init (1 + cos(pi p)) / 2
+    (Loshchilov and Hutter, 2017); "one_cycle": up to init over the first 30 %, then down to nearly 0 (Smith and Topin,
+    2018); "step": times `decay_factor` every `decay_every` epochs. The first `warmup_epochs` rise from 0 in equal
+    steps.
     """
 
     kind: str
@@ -67,6 +68,8 @@ def shape(kind: str, p: np.ndarray, decays: int, factor: float) -> np.ndarray:
     """Rates over the initial one at the shares p (n,) of all steps."""
     if kind == "step":
         return np.full(p.shape, factor**decays)
+    if kind == "linear":
+        return 1 - p
     if kind == "cosine":
         return np.asarray((1 + np.cos(np.pi * p)) / 2)
     rising = START + (1 - START) * (1 - np.cos(np.pi * p / RISE)) / 2

@@ -1,0 +1,3 @@
+"""Names of the backends that the tests run on."""
+
+CPU_BACKENDS = ("numpy", "numba")
