@@ -9,7 +9,7 @@ import pytest
 
 # Tests that reach into what is private there, why, and the test of ours that looks at the same behaviour.
 EXCLUDED = {
-    "test_gradient": "calls _loss_grad_lbfgs; see tests/estimators/test_lbfgs.py, and tests/test_network.py",
+    "test_gradient": "calls _loss_grad_lbfgs; see tests/estimators/test_lbfgs.py and tests/test_network.py",
 }
 MODULE = "sklearn.neural_network.tests.test_mlp"
 
