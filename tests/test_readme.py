@@ -52,7 +52,7 @@ def test_the_first_two_commands_install_and_train_and_install_and_test():
     first, second = blocks(ROOT / "README.md", "sh")[:2]
     assert len(first.splitlines()) == len(second.splitlines()) == 1
     assert "pip install ." in first and "fastmlp train" in first
-    assert "[test]" in second and second.rstrip().endswith("pytest")
+    assert "[test]" in second and second.rstrip().endswith("pytest -n auto")
 
 
 def test_python_of_the_readme_runs(tmp_path, monkeypatch):
