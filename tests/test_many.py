@@ -69,17 +69,18 @@ def test_the_rows_are_held_once(fit_all):
     assert 20e6 < peak < 30e6
 
 
-def test_no_more_threads_than_asked_for(fit_all):
+def test_no_more_threads_than_asked_for(fit_all, backend):
     seen, before = [], threading.active_count()
 
     def look(model):
-        pools = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
-        seen.append((threading.active_count() - before, *pools))
+        blas = [pool["num_threads"] for pool in threadpool_info() if "numpy" in pool["filepath"]]  # SciPy has its own
+        seen.append((threading.active_count() - before, *blas))
 
     fit_all([{"seed": seed, "callbacks": [look]} for seed in range(6)])
     assert len(seen) == 18
     assert max(count for count, *_ in seen) <= 2
-    assert {threads for _, *pools in seen for threads in pools} <= {1}
+    if backend.name == "numpy":  # numba's products take none of BLAS's threads
+        assert {threads for _, *pools in seen for threads in pools} <= {1}
     assert threading.active_count() == before
 
 
