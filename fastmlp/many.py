@@ -14,7 +14,7 @@ import numpy as np
 
 from fastmlp.backends import select
 from fastmlp.backends.base import HostBackend
-from fastmlp.backends.threads import ENDING, PLACES, check_ending, cores
+from fastmlp.backends.threads import ENDING, LISTEN, PLACES, check_ending, cores
 from fastmlp.errors import BackendUnavailable, DataError, OptionError, TrainingDiverged
 from fastmlp.loop import INTERRUPTED
 from fastmlp.model import Model
@@ -172,7 +172,7 @@ class Lot:
         for event in left:
             while not event.is_set():  # not Thread.join: interrupted once, it would not wait again
                 try:
-                    event.wait()
+                    event.wait(LISTEN)
                 except KeyboardInterrupt:
                     interrupted, self.ending[:] = True, 1
         if self.errors:

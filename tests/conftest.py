@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import signal
 import struct
 from pathlib import Path
 
@@ -28,6 +29,12 @@ def pytest_runtest_setup(item):
         if item.config.getoption("--require-gpu"):
             pytest.fail(f"--require-gpu: the cupy backend cannot be used: {loaded}", pytrace=False)
         pytest.skip(f"needs a GPU: {loaded}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hears_control_c():
+    """A process that a shell starts in the background is born deaf to SIGINT, which some tests send."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", params=CPU_BACKENDS)

@@ -18,7 +18,7 @@ from fastmlp.backends.base import HostBackend, Ops, Rows, Totals
 from fastmlp.backends.compiled_update import L2, LINE
 from fastmlp.backends.numpy import PIXEL, Index
 from fastmlp.backends.plan import epoch_totals, means, one_by_one
-from fastmlp.backends.threads import ENDING, check_ending, cores
+from fastmlp.backends.threads import ENDING, LISTEN, check_ending, cores
 from fastmlp.dropout import NONE, step_key
 from fastmlp.errors import DataError
 from fastmlp.kernels.cpu import csr, fused, sparse
@@ -193,7 +193,7 @@ def run_team(threads: int, flop: float, work: Callable[[int, int], None]) -> Non
     for event in left:
         while not event.is_set():  # not Thread.join: interrupted once, it would not wait again
             try:
-                event.wait()
+                event.wait(LISTEN)
             except KeyboardInterrupt as error:
                 interrupt, team[STOP] = error, 1
     if interrupt is not None:

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 import numpy as np
 
 PLACES = 16  # of int64, as many as a team's array has: compiled code on one thread looks at it as at its team's
+LISTEN = 0.1  # seconds until a waiting thread looks up: a signal need not wake it where another thread received it
 ENDING: ContextVar[np.ndarray | None] = ContextVar("ENDING", default=None)  # not 0 anywhere: end the run
 
 
