@@ -104,7 +104,7 @@ def check_together(model: Any, incremental: bool, validation_data: Any) -> None:
             "warmup_epochs: learning_rate='one_cycle' has a warm-up of its own; leave one of them out",
         ),
         (
-            incremental and model.learning_rate in ("cosine", "one_cycle"),
+            incremental and model.learning_rate in ("linear", "cosine", "one_cycle"),
             f"partial_fit with learning_rate={model.learning_rate!r}: its end is not known; use 'constant' or 'step'",
         ),
         (

@@ -30,7 +30,7 @@ shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, e
 beta_1, beta_2, epsilon, n_iter_no_change, max_fun
         As in scikit-learn, which documents them. Further choices: `activation` "leaky_relu", "elu", "gelu" (the form
         with tanh), "silu", or a sequence with one name for each hidden layer; `solver` "adamw"; `learning_rate`
-        "cosine", "one_cycle" and "step", for every solver that takes steps, by the share of `max_iter` that is done.
+        "linear", "cosine", "one_cycle" and "step", for every solver that takes steps, by the part of `max_iter` done.
     huber_delta : float
         Where loss="huber" goes over from squared to absolute errors.
     quantile : float or sequence of float

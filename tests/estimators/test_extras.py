@@ -196,7 +196,7 @@ def test_dropout_leaves_out_in_training_only(both):
     assert not np.array_equal(weights(other), weights(dropped))
 
 
-@pytest.mark.parametrize("kind", ["cosine", "one_cycle", "step", "warm"])
+@pytest.mark.parametrize("kind", ["linear", "cosine", "one_cycle", "step", "warm"])
 def test_schedules(kind):
     steps, epochs = 5, 40
     schedule = Schedule(
@@ -210,6 +210,8 @@ def test_schedules(kind):
     rates, p = np.array(rates), np.arange(200) / 200
     if kind == "cosine":
         np.testing.assert_allclose(rates, 0.1 * (1 + np.cos(np.pi * p)))
+    elif kind == "linear":
+        np.testing.assert_allclose(rates, 0.2 * (1 - p))
     elif kind == "step":
         np.testing.assert_allclose(rates, 0.2 * 0.5 ** (np.arange(200) // 50))
     elif kind == "warm":
@@ -224,7 +226,7 @@ def test_schedules(kind):
 
 
 @pytest.mark.parametrize("solver", ["sgd", "adam", "adamw"])
-@pytest.mark.parametrize("options", [dict(learning_rate=k) for k in ("cosine", "one_cycle", "step")] + [
+@pytest.mark.parametrize("options", [dict(learning_rate=k) for k in ("linear", "cosine", "one_cycle", "step")] + [
     dict(warmup_epochs=2.5)], ids=str)  # fmt: skip
 def test_schedules_reach_the_steps(classifier, solver, options):
     X, y = data("iris")

@@ -25,7 +25,7 @@ VALUES = [
     dict(dropout=1.0), dict(dropout=-0.1), dict(activation="swish"), dict(solver="rmsprop"), dict(clip_norm=0.0),
     dict(weight_decay=-1.0), dict(warmup_epochs=-1), dict(decay_every=0), dict(decay_factor=1.5),
     dict(weight_averaging=1.0),
-    dict(backend="torch"), dict(precision="int8"), dict(threads=0), dict(learning_rate="linear"),
+    dict(backend="torch"), dict(precision="int8"), dict(threads=0), dict(learning_rate="triangular"),
 ]  # fmt: skip
 
 
@@ -69,6 +69,7 @@ def test_losses_that_do_not_fit_the_data(kind, name, options, message):
     [
         (dict(early_stopping=True), r"partial_fit does not support early_stopping=True without validation_data"),
         (dict(learning_rate="cosine"), "its end is not known"),
+        (dict(learning_rate="linear"), "its end is not known"),
         (dict(learning_rate="one_cycle"), "its end is not known"),
         (dict(weight_averaging=0.5), "weight_averaging: partial_fit"),
         (dict(class_weight="balanced"), "class_weight='balanced' needs all labels at once"),
