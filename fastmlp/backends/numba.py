@@ -15,6 +15,7 @@ import numpy as np
 from fastmlp.activations import ACTIVATIONS, IDENTITY, RELU
 from fastmlp.backends import compiled, compiled_ops, compiled_update, elements, numpy
 from fastmlp.backends.base import HostBackend, Ops, Rows, Totals
+from fastmlp.backends.compiled_task import DENSE, MARKED, SPARSE, Buffers, Net, Panel, Task
 from fastmlp.backends.compiled_update import L2, LINE
 from fastmlp.backends.numpy import PIXEL, Index
 from fastmlp.backends.plan import epoch_totals, means, one_by_one
@@ -35,7 +36,6 @@ LARGE = 1024  # rows: a larger batch is worked through in tiles, a smaller one i
 ALONE = 1e6  # flop between two barriers below which a second thread does not pay
 START = 4e7  # flop below which it does not pay to start one
 BRIEF = 1e9  # flop that the calling thread may work through itself before it must listen for Ctrl-C
-DENSE, MARKED, SPARSE = "dense", "marked", "sparse"  # rows of the input
 ROW, STEP = 1e3, 2e5  # flop that could be done in the time of all else a row or a step takes
 
 
@@ -215,8 +215,8 @@ class NumbaPlan:
         carried = tuple(np.empty(w.T.shape if l else (0, 0), w.dtype) for l, w in enumerate(W))
         kinds = tuple(activation_address(kind, self.dtype) for kind in network.kinds)
         loss = loss_address(network.loss_kind, self.dtype)
-        self.net = compiled.Net(W, b, carried, kinds, loss, network.loss_numbers(self.dtype))
-        self._tiles: dict[str, list[compiled.Buffers]] = {}
+        self.net = Net(W, b, carried, kinds, loss, network.loss_numbers(self.dtype))
+        self._tiles: dict[str, list[Buffers]] = {}
         self.flop = 2 * sum(w.size for w in W)  # of one row forward
 
     def layers(self, flat: np.ndarray) -> tuple[Layers, Layers]:
@@ -236,7 +236,7 @@ class NumbaPlan:
             raise DataError("X: expected a CSR matrix whose indices lie in it; see X.check_format(full_check=True)")
         return csr.CSR(starts, columns, X.data.astype(self.dtype, copy=False))
 
-    def with_lists(self, buffers: compiled.Buffers, rows: Rows, n: int) -> compiled.Buffers:
+    def with_lists(self, buffers: Buffers, rows: Rows, n: int) -> Buffers:
         """Buffers for n of `rows`, with room for the lists that a gradient of CSR rows takes."""
         if not isinstance(rows.X, csr.CSR):
             return buffers
@@ -254,7 +254,7 @@ class NumbaPlan:
         """Whether products skip the zeros of X (N, I)."""
         return not self.rounded and sparse.worth_marking(X)
 
-    def buffers(self, n: int, kind: str) -> compiled.Buffers:
+    def buffers(self, n: int, kind: str) -> Buffers:
         """Room for n rows on their way through the network; see `kind`."""
         inputs = 0 if kind == SPARSE else self.sizes[0]
         x, *layers = (np.zeros((n, units), self.dtype) for units in (inputs, *self.sizes[1:]))
@@ -264,9 +264,9 @@ class NumbaPlan:
         marked: Any = sparse.room_for_marks(x) if kind == MARKED else None
         if kind == SPARSE:
             marked = csr.room_for_lists(0, 0, self.dtype)  # `with_lists` gives more
-        return compiled.Buffers(x, marked, z, a, h, tuple(map(np.zeros_like, a)))
+        return Buffers(x, marked, z, a, h, tuple(map(np.zeros_like, a)))
 
-    def tiles(self, kind: str) -> list[compiled.Buffers]:
+    def tiles(self, kind: str) -> list[Buffers]:
         """Room for a tile of rows for each thread."""
         if kind not in self._tiles:
             self._tiles[kind] = [self.buffers(compiled.TILE, kind) for _ in range(self.threads)]
@@ -279,11 +279,9 @@ class NumbaPlan:
     def task(
         self, rows: Rows, threads: int, address: int, order: np.ndarray | None, totals: np.ndarray,
         dropout: float = 0.0, key: np.uint64 = NONE.key,
-    ) -> compiled.Task:  # fmt: skip
+    ) -> Task:  # fmt: skip
         """What the threads of a team share."""
-        return compiled.Task(
-            address, threads, self.net, rows.X, rows.y, rows.weight, order, len(rows), dropout, key, totals
-        )
+        return Task(address, threads, self.net, rows.X, rows.y, rows.weight, order, len(rows), dropout, key, totals)
 
     def logits(self, X: Any) -> np.ndarray:
         """The last layer's z of rows X (N, I), uint8, the network's type or CSR of it -> (N, O), a new array."""
@@ -404,18 +402,18 @@ class NumbaLearner:
         run_team(threads, flop, work)
         return np.asarray(sums.sum(axis=0))  # (epochs, 3)
 
-    def panel(self, thread: int, threads: int, moves: compiled_update.Moves) -> compiled.Panel:
+    def panel(self, thread: int, threads: int, moves: compiled_update.Moves) -> Panel:
         """Room for the columns of the first layer that a thread owns during an epoch of small batches."""
         inputs, units = self.plan.sizes[:2]
         first, last = compiled_update.share.py_func(units, thread, threads, LINE // self.plan.dtype.itemsize)
         count = (inputs + 1) * (last - first)
         w, *s = on_lines(1 + len(self.state), count, self.plan.dtype)[:, :count]
-        panel = compiled.Panel(first, last, moves_of(self.rule, w, self.g[thread : thread + 1], s, moves.h))
+        panel = Panel(first, last, moves_of(self.rule, w, self.g[thread : thread + 1], s, moves.h))
         for whole, part in self.columns(panel):
             part[:] = whole  # (I + 1, last - first)
         return panel
 
-    def columns(self, panel: compiled.Panel) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def columns(self, panel: Panel) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """A panel's columns of W[0] and b[0], and of their states: as they lie in the whole, and the panel's own.
 
         Both (I + 1, last - first).

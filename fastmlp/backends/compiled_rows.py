@@ -1,0 +1,158 @@
+"""How rows, their labels and their weights reach compiled code, by the type of what they lie in.
+
+Rows of an array are gathered into a thread's room, and marked where products skip their zeros; rows of CSR are read
+where they lie.
+"""
+
+from __future__ import annotations
+
+from numba import carray, types
+from numba.extending import overload
+
+from fastmlp.backends.compiled_update import share
+from fastmlp.backends.numpy import PIXEL
+from fastmlp.kernels.cpu import csr, fused, sparse
+from fastmlp.kernels.cpu.cache import inner
+from fastmlp.kernels.cpu.call import as_pointer
+from fastmlp.kernels.cpu.sparse import GROUP
+
+
+def take_rows(X, order, first, last, buffer):
+    """Rows order[first:last] of X (M, I) as numbers for the first layer (n, I): in `buffer`, or where they lie."""
+
+
+@overload(take_rows)
+def _take_rows(X, order, first, last, buffer):
+    pixel = PIXEL if X.dtype == types.uint8 else 1
+    if order is types.none and X.dtype == buffer.dtype and X.layout == "C":
+
+        def where_they_lie(X, order, first, last, buffer):
+            start = as_pointer(X.ctypes.data + first * X.strides[0])  # X may be read-only, which is another type
+            return carray(start, (last - first, X.shape[1]), X.dtype)
+
+        return where_they_lie
+    if order is types.none:
+
+        def in_order(X, order, first, last, buffer):
+            x = buffer[: last - first]
+            fused.scale(X[first:last], x.dtype.type(pixel), x)
+            return x
+
+        return in_order
+
+    def picked(X, order, first, last, buffer):
+        x = buffer[: last - first]
+        fused.gather(X, order[first:last], x.dtype.type(pixel), x)
+        return x
+
+    return picked
+
+
+def mark_rows(X, order, first, last, x, bits):
+    """Mark the non-zeros of rows order[first:last] of X (M, I), which are in x (n, I), in bits (n, words)."""
+
+
+@overload(mark_rows)
+def _mark_rows(X, order, first, last, x, bits):
+    if X.dtype == types.uint8 and X.layout == "C":  # read where they come from: a register holds more of them
+        return lambda X, order, first, last, x, bits: sparse.mark(X, order, first, last, bits)
+    return lambda X, order, first, last, x, bits: sparse.mark(x, None, 0, last - first, bits)
+
+
+def take(X, order, first, last, room, at):
+    """Rows order[first:last] of X (M, I) in `room` from row `at` on, marked and listed for the forward product.
+
+    Rows of CSR stay where they lie.
+    """
+
+
+@overload(take)
+def _take(X, order, first, last, room, at):
+    if not isinstance(X, types.Array):
+        return lambda X, order, first, last, room, at: csr.Picked(X, order, first, last - first, room.marked)
+    if isinstance(room.types[room.fields.index("marked")], types.NoneType):
+        return lambda X, order, first, last, room, at: take_rows(X, order, first, last, room.x[at:])
+
+    def marked(X, order, first, last, room, at):
+        x = take_rows(X, order, first, last, room.x[at:])  # (n, I)
+        all_rows = room.marked
+        part = sparse.Marked(
+            x, all_rows.bits[at : at + len(x)], all_rows.columns[at // GROUP :], all_rows.column_counts[at // GROUP :],
+            all_rows.rows, all_rows.row_counts,
+        )  # fmt: skip
+        mark_rows(X, order, first, last, x, part.bits)
+        sparse.list_columns(part, len(x))
+        return part
+
+    return marked
+
+
+def taken(X, order, first, last, room):
+    """Rows order[first:last] of X (M, I), the first in `room`, as `take` has left them there."""
+
+
+@overload(taken)
+def _taken(X, order, first, last, room):
+    if not isinstance(X, types.Array):
+        return lambda X, order, first, last, room: csr.Picked(X, order, first, last - first, room.marked)
+    if isinstance(room.types[room.fields.index("marked")], types.NoneType):
+        return lambda X, order, first, last, room: room.x[: last - first]
+
+    def marked(X, order, first, last, room):
+        m, n = room.marked, last - first
+        return sparse.Marked(room.x[:n], m.bits, m.columns, m.column_counts, m.rows, m.row_counts)
+
+    return marked
+
+
+def list_for_gradient(x, thread, threads):
+    """List this thread's share of the features for the weight gradient; an array needs no list."""
+
+
+@overload(list_for_gradient)
+def _list_for_gradient(x, thread, threads):
+    if isinstance(x, types.Array):
+        return lambda x, thread, threads: None
+    if x.instance_class is csr.Picked:
+
+        def columns(x, thread, threads):
+            first, last = share(len(x.lists.ends), thread, threads, 1)
+            csr.list_columns(x, first, last)
+
+        return columns
+
+    def listed(x, thread, threads):
+        first, last = share(x.bits.shape[1], thread, threads, 1)
+        sparse.list_rows(x, len(x.x), first, last)
+
+    return listed
+
+
+def fetch_ahead(X, index):
+    """Ask for the rows of X (M, I) that `index` (n,) picks; those of CSR are short, and come when they are wanted."""
+
+
+@overload(fetch_ahead)
+def _fetch_ahead(X, index):
+    if not isinstance(X, types.Array):
+        return lambda X, index: None
+    return lambda X, index: fused.fetch_ahead(X, index)
+
+
+@inner
+def take_labels(y, order, first, last):
+    """The labels of rows order[first:last] -> (n,)."""
+    if order is None:
+        return y[first:last]
+    return y[order[first:last]]
+
+
+def take_weights(weight, first, last):
+    """The weights of rows `first` to `last` in the order of visits -> (n,), or None."""
+
+
+@overload(take_weights)
+def _take_weights(weight, first, last):
+    if weight is types.none:
+        return lambda weight, first, last: None
+    return lambda weight, first, last: weight[first:last]
