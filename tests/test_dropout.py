@@ -95,10 +95,10 @@ def masks(t):
 
 def test_training_follows_the_oracle_with_the_same_masks_back_and_forth(backend, dtype, monkeypatch):
     if backend.name == "numba":
-        from fastmlp.backends import numba
+        from fastmlp.backends import numba_learner, numba_plan
 
-        monkeypatch.setattr(numba, "ALONE", 0)  # small work, too, is split over the threads
-        monkeypatch.setattr(numba, "START", 0)
+        monkeypatch.setattr(numba_learner, "ALONE", 0)  # small work, too, is split over the threads
+        monkeypatch.setattr(numba_plan, "START", 0)
     x, y, parameters = problem(dtype)
     start = layer_views(parameters, SIZES)
     net = oracle.Net(("tanh", "relu"))
@@ -130,7 +130,7 @@ def test_nothing_is_left_out_but_in_steps(backend, dtype):
 def test_batches_and_their_parts_leave_out_the_same(kind):
     """Batches whose rows are split over threads and tiles against the operations, one after the other."""
     pytest.importorskip("numba")
-    from fastmlp.backends.numba import LARGE
+    from fastmlp.backends.numba_learner import LARGE
 
     rng, dtype = np.random.default_rng(0), np.dtype("float32")
     n, batch = (211, 48) if kind == "phases" else (2 * LARGE + 99, LARGE + 7)

@@ -20,7 +20,7 @@ from test_product import Fence, expected, framed, needs_mprotect
 from fastmlp import OptionError, backends, train
 from fastmlp.backends import numba as numba_backend
 from fastmlp.backends.base import Rows
-from fastmlp.backends.numba import LARGE
+from fastmlp.backends.numba_learner import LARGE
 from fastmlp.network import Network, initialise, layer_views
 from fastmlp.optimizers import Settings, find
 

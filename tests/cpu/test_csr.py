@@ -12,9 +12,9 @@ pytest.importorskip("numba")
 from fastmlp.kernels.cpu import csr
 
 from fastmlp import DataError, MLPClassifier, backends
-from fastmlp.backends import numba as numba_backend
+from fastmlp.backends import numba_learner, numba_plan
 from fastmlp.backends.base import Rows
-from fastmlp.backends.numba import LARGE
+from fastmlp.backends.numba_learner import LARGE
 from fastmlp.network import Network, initialise, layer_views
 from fastmlp.optimizers import OPTIMIZERS, Settings, find
 
@@ -25,8 +25,8 @@ N = 300
 @pytest.fixture(autouse=True)
 def threads_at_any_size(monkeypatch):
     """Small work, too, is split over the threads asked for."""
-    monkeypatch.setattr(numba_backend, "ALONE", 0)
-    monkeypatch.setattr(numba_backend, "START", 0)
+    monkeypatch.setattr(numba_learner, "ALONE", 0)
+    monkeypatch.setattr(numba_plan, "START", 0)
 
 
 def data(real="float32", seed=0, n=N):

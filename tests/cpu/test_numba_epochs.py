@@ -12,9 +12,9 @@ pytest.importorskip("numba")
 
 from fastmlp import backends
 from fastmlp.activations import ACTIVATIONS
-from fastmlp.backends import numba as numba_backend
+from fastmlp.backends import numba_learner, numba_plan
 from fastmlp.backends.base import Rows
-from fastmlp.backends.numba import LARGE
+from fastmlp.backends.numba_learner import LARGE
 from fastmlp.losses import ELEMENTWISE
 from fastmlp.network import Network, initialise
 from fastmlp.optimizers import OPTIMIZERS, Settings, find
@@ -27,8 +27,8 @@ REAL = np.dtype("float32")
 @pytest.fixture(autouse=True)
 def threads_at_any_size(monkeypatch):
     """Small work, too, is split over the threads asked for."""
-    monkeypatch.setattr(numba_backend, "ALONE", 0)
-    monkeypatch.setattr(numba_backend, "START", 0)
+    monkeypatch.setattr(numba_learner, "ALONE", 0)
+    monkeypatch.setattr(numba_plan, "START", 0)
 
 
 def rows_of(kind, sizes, loss):
@@ -101,7 +101,7 @@ def test_numbers_of_cross_entropy(way, numbers):
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_pixels_whose_zeros_are_skipped(dropout):
     network = Network((70, 33, 7), "leaky_relu", dropout=dropout)
-    assert numba_backend.NumbaPlan(network, np.zeros(70 * 33 + 33 + 33 * 7 + 7, REAL), 1).skips(
+    assert numba_plan.NumbaPlan(network, np.zeros(70 * 33 + 33 + 33 * 7 + 7, REAL), 1).skips(
         rows_of(("phases", "pixels"), network.sizes, "").X
     )
     check("phases", "pixels", network)

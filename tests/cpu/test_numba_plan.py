@@ -16,9 +16,9 @@ from tolerance import assert_close
 pytest.importorskip("numba")
 
 from fastmlp import backends, train
-from fastmlp.backends import numba as numba_backend
+from fastmlp.backends import numba_learner
 from fastmlp.backends.base import Rows
-from fastmlp.backends.numba import LARGE
+from fastmlp.backends.numba_learner import LARGE
 from fastmlp.network import Network, initialise
 from fastmlp.optimizers import OPTIMIZERS, Settings, find
 
@@ -31,7 +31,7 @@ NET = (70, 33, 7)  # wide enough that zeros may be skipped
 @pytest.fixture(autouse=True)
 def threads_at_any_size(monkeypatch):
     """Small work, too, is split over the threads asked for."""
-    monkeypatch.setattr(numba_backend, "ALONE", 0)
+    monkeypatch.setattr(numba_learner, "ALONE", 0)
 
 
 def data(n, sizes, real, kind="normal", seed=0):

@@ -14,7 +14,8 @@ pytest.importorskip("numba")
 from fastmlp.kernels.cpu.team import STOP, atomic_add, atomic_load, barrier, new_team, stopped
 from numba import njit
 
-from fastmlp.backends.numba import BRIEF, cores, run_team
+from fastmlp.backends.numba_team import BRIEF, run_team
+from fastmlp.backends.threads import cores
 
 LARGE = 10 * BRIEF  # flop
 

@@ -10,17 +10,17 @@ from sklearn.model_selection import GridSearchCV
 from threadpoolctl import threadpool_info
 
 from estimators.conftest import data
-from fastmlp.backends.numba import cores
+from fastmlp.backends.threads import cores
 
 GRID = {"alpha": [1e-4, 1e-1], "learning_rate_init": [1e-3, 1e-2]}
 
 
 def most_threads(work, monkeypatch):
     """What `work` returns, and the most threads that our teams had at once meanwhile."""
-    from fastmlp.backends import numba
+    from fastmlp.backends import numba_learner, numba_plan, numba_team
 
     lock, now, most = threading.Lock(), [0], [0]
-    run_team = numba.run_team
+    run_team = numba_team.run_team
 
     def counted(threads, flop, member):
         with lock:
@@ -32,7 +32,8 @@ def most_threads(work, monkeypatch):
             with lock:
                 now[0] -= threads
 
-    monkeypatch.setattr(numba, "run_team", counted)
+    for module in (numba_learner, numba_plan):
+        monkeypatch.setattr(module, "run_team", counted)
     return work(), most[0]
 
 

@@ -1,0 +1,144 @@
+"""What moves the parameters of a network on compiled kernels, by steps over tiles or in phases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastmlp.backends import compiled, compiled_update, elements
+from fastmlp.backends.base import Rows, Totals
+from fastmlp.backends.compiled_task import DENSE, Panel
+from fastmlp.backends.compiled_update import L2, LINE
+from fastmlp.backends.numba_ops import moves_of
+from fastmlp.backends.numba_team import ROW, STEP, on_lines, run_team
+from fastmlp.backends.plan import epoch_totals, means, one_by_one
+from fastmlp.dropout import step_key
+from fastmlp.network import parameter_count
+from fastmlp.optimizers import Optimizer, Settings, Step, corrected_rates, step_scalars
+
+if TYPE_CHECKING:
+    from fastmlp.backends.numba_plan import NumbaPlan
+
+RATE, SHRINK = map(Step._fields.index, ("rate", "shrink"))
+LARGE = 1024  # rows: a larger batch is worked through in tiles, a smaller one in phases
+ALONE = 1e6  # flop between two barriers below which a second thread does not pay
+
+
+class NumbaLearner:
+    """Moves the parameters of a `NumbaPlan`: gradients, optimizer state, steps taken."""
+
+    def __init__(self, plan: NumbaPlan, optimizer: Optimizer, settings: Settings):
+        self.plan, self.optimizer, self.settings = plan, optimizer, settings
+        self.rule = elements.rule(optimizer.rule.__name__, plan.dtype)
+        count = parameter_count(plan.sizes)
+        self.g = on_lines(plan.threads, count, plan.dtype)  # (threads, P)
+        self.views = [plan.layers(g) for g in self.g]
+        self.state = on_lines(optimizer.states, count, plan.dtype)[:, :count]  # (S, P)
+        self.steps = 0
+        self.batch, self.batch_kind = plan.buffers(0, DENSE), DENSE
+
+    def prepare(self, rows: Rows, batch_size: int) -> None:
+        """Make the buffers, and compile: an epoch of no steps."""
+        self.run(rows, batch_size, self.numbers(np.zeros(0), None), self.rule)
+
+    def epoch(self, rows: Rows, batch_size: int, rates: np.ndarray, l2: np.ndarray | None = None) -> Totals:
+        """One pass over `rows` in batches, one step each; see `fastmlp.backends.base.Learner`. rates, l2 (steps,)."""
+        totals = self.run(rows, batch_size, self.numbers(rates, l2), self.rule)
+        self.steps += len(rates)
+        return epoch_totals(totals[0], len(rows))
+
+    def epochs(self, rows: Rows, batch_size: int, rates: np.ndarray, l2: np.ndarray | None = None) -> list[Totals]:
+        """Several epochs, in one call of the threads where they take small batches. rates, l2 (E, steps)."""
+        if self.in_tiles(batch_size):
+            return one_by_one(self, rows, batch_size, rates, l2)
+        h = self.numbers(rates.ravel(), None if l2 is None else l2.ravel())  # (2, E * steps, 8)
+        totals = self.run(rows, batch_size, h, self.rule, len(rates))
+        self.steps += rates.size
+        return [epoch_totals(total, len(rows) // len(rates)) for total in totals]
+
+    def gradient(self, rows: Rows) -> tuple[float, np.ndarray]:
+        """Mean loss over all `rows` and its gradient (P,); nothing moves and nothing is left out."""
+        totals = self.run(rows, len(rows), self.numbers(np.zeros(1), None), 0)
+        return means(totals[0], len(rows))[0], self.g[0, : len(self.plan.parameters)].copy()
+
+    def numbers(self, rates: np.ndarray, l2: np.ndarray | None) -> np.ndarray:
+        """The numbers of an epoch's steps, a `Step` each: of weights, and of biases, which are not held small.
+
+        rates, l2 (steps,) -> (2, steps, 8).
+        """
+        t = self.steps + 1 + np.arange(len(rates))  # (steps,)
+        h = np.empty((2, len(rates), len(Step._fields)), self.plan.dtype)
+        h[:] = step_scalars(self.optimizer.rule, 0.0, self.settings, 1, self.plan.dtype)
+        h[:, :, RATE] = corrected_rates(self.optimizer.rule, rates, self.settings, t)
+        h[0, :, L2] = 0 if l2 is None else l2
+        h[0, :, SHRINK] = rates * self.settings.weight_decay
+        return h
+
+    def in_tiles(self, batch_size: int) -> bool:
+        """Whether batches pass in tiles: large ones do, and those whose gradient is wanted as a whole, to measure."""
+        return batch_size > LARGE or self.settings.clip > 0
+
+    def run(self, rows: Rows, batch_size: int, h: np.ndarray, rule: int, epochs: int = 1) -> np.ndarray:
+        """Steps on a team, as many as h (2, steps, 8) has -> (epochs, 3) sums of losses, right answers, penalties.
+
+        Rule 0 moves nothing: the gradient of the last step stays in `g`.
+        """
+        plan, n, settings = self.plan, len(rows) // epochs, self.settings
+        rows = plan.read(rows)
+        flop = (3 * plan.flop + ROW) * n * epochs + STEP * h.shape[1]
+        threads = plan.team_size(flop) if 3 * plan.flop * min(batch_size, n) > ALONE else 1
+        in_tiles = self.in_tiles(batch_size) or not rule
+        if not in_tiles:  # a thread owns whole lines of columns
+            threads = min(threads, -(-plan.sizes[1] * plan.dtype.itemsize // LINE))
+        moves = moves_of(rule, plan.parameters, self.g, self.state, h, settings.clip if rule else 0.0)
+        share, key = plan.network.dropout if rule else 0.0, step_key(settings.seed, self.steps + 1)
+        totals, sums = np.zeros((threads, 3)), np.zeros((threads, epochs, 3))
+        kind = plan.kind(rows.X)
+        if in_tiles:
+            tiles = [plan.with_lists(tile, rows, compiled.TILE) for tile in plan.tiles(kind)[:threads]]
+            if not share:  # nothing is left out now, where the network has room for what stays
+                tiles = [tile._replace(h=tile.a) for tile in tiles]
+
+            def work(thread: int, team: int) -> None:
+                task = plan.task(rows, threads, team, rows.index, totals, share, key)
+                compiled.epoch_in_tiles(thread, task, moves, tiles[thread], *self.views[thread], batch_size)
+                sums[thread, 0] = totals[thread]
+        else:
+            order = np.arange(len(rows)) if rows.index is None else rows.index  # (epochs * N,)
+            if len(self.batch.x) < batch_size or kind != self.batch_kind:
+                self.batch, self.batch_kind = plan.buffers(batch_size, kind), kind
+            batch = plan.with_lists(self.batch, rows, batch_size)
+
+            def work(thread: int, team: int) -> None:
+                task = plan.task(rows, threads, team, order, totals, share, key)._replace(N=n)
+                panel = self.panel(thread, threads, moves)
+                compiled.epoch_in_phases(thread, task, moves, panel, batch, batch_size, sums)
+                for whole, part in self.columns(panel):
+                    whole[:] = part  # (I + 1, last - first)
+
+        run_team(threads, flop, work)
+        return np.asarray(sums.sum(axis=0))  # (epochs, 3)
+
+    def panel(self, thread: int, threads: int, moves: compiled_update.Moves) -> Panel:
+        """Room for the columns of the first layer that a thread owns during an epoch of small batches."""
+        inputs, units = self.plan.sizes[:2]
+        first, last = compiled_update.share.py_func(units, thread, threads, LINE // self.plan.dtype.itemsize)
+        count = (inputs + 1) * (last - first)
+        w, *s = on_lines(1 + len(self.state), count, self.plan.dtype)[:, :count]
+        panel = Panel(first, last, moves_of(self.rule, w, self.g[thread : thread + 1], s, moves.h))
+        for whole, part in self.columns(panel):
+            part[:] = whole  # (I + 1, last - first)
+        return panel
+
+    def columns(self, panel: Panel) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """A panel's columns of W[0] and b[0], and of their states: as they lie in the whole, and the panel's own.
+
+        Both (I + 1, last - first).
+        """
+        inputs, units = self.plan.sizes[:2]
+        parts = panel.moves.w, *panel.moves.s
+        for whole, part in zip((self.plan.parameters, *self.state), parts, strict=False):
+            columns = whole[: (inputs + 1) * units].reshape(inputs + 1, units)[:, panel.first : panel.last]
+            yield columns, part.reshape(columns.shape)

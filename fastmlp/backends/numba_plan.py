@@ -1,0 +1,137 @@
+"""A network on compiled kernels: its parameters, the room for rows on their way, and what is asked of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fastmlp.backends import compiled, elements
+from fastmlp.backends.base import Rows
+from fastmlp.backends.compiled_task import DENSE, MARKED, SPARSE, Buffers, Net, Task
+from fastmlp.backends.numba_learner import NumbaLearner
+from fastmlp.backends.numba_ops import activation_address, loss_address
+from fastmlp.backends.numba_team import ROW, on_lines, run_team
+from fastmlp.backends.plan import means
+from fastmlp.dropout import NONE
+from fastmlp.errors import DataError
+from fastmlp.kernels.cpu import csr, sparse
+from fastmlp.kernels.cpu.product import publish
+from fastmlp.kernels.cpu.vector import BFLOAT16
+from fastmlp.network import Layers, Network, layer_views
+from fastmlp.optimizers import Optimizer, Settings
+
+START = 4e7  # flop below which it does not pay to start a second thread
+
+
+def publish_all(dtype: np.dtype, rounded: bool) -> None:
+    """Make what compiled code calls by name known to it; products round to bfloat16 where `rounded`."""
+    publish(BFLOAT16 if rounded else dtype.name)
+    elements.publish_dropout(dtype)
+
+
+class NumbaPlan:
+    """A network on compiled kernels; it works in the parameters' own array."""
+
+    def __init__(self, network: Network, parameters: np.ndarray, threads: int, precision: str | None = None):
+        self.rounded = precision == BFLOAT16
+        run_team(1, math.inf, lambda *_: publish_all(parameters.dtype, self.rounded))  # on a thread that Ctrl-C spares
+        self.network, self.sizes, self.dtype, self.threads = network, network.sizes, parameters.dtype, threads
+        self.parameters = on_lines(1, len(parameters), self.dtype)[0, : len(parameters)]  # (P,)
+        self.parameters[:] = parameters
+        W, b = self.layers(self.parameters)
+        carried = tuple(np.empty(w.T.shape if l else (0, 0), w.dtype) for l, w in enumerate(W))
+        kinds = tuple(activation_address(kind, self.dtype) for kind in network.kinds)
+        loss = loss_address(network.loss_kind, self.dtype)
+        self.net = Net(W, b, carried, kinds, loss, network.loss_numbers(self.dtype))
+        self._tiles: dict[str, list[Buffers]] = {}
+        self.flop = 2 * sum(w.size for w in W)  # of one row forward
+
+    def layers(self, flat: np.ndarray) -> tuple[Layers, Layers]:
+        """The weights and biases in flat (P,); weights as uint32 where products round to bfloat16."""
+        W, b = layer_views(flat, self.sizes)
+        return tuple(w.view(np.uint32) for w in W) if self.rounded else W, b
+
+    def read(self, rows: Rows) -> Rows:
+        """The rows as compiled code takes them: an array X as it is, a CSR matrix of SciPy's as its three arrays."""
+        return rows if isinstance(rows.X, np.ndarray) else replace(rows, X=self.csr(rows.X))
+
+    def csr(self, X: Any) -> csr.CSR:
+        """The arrays of a CSR matrix X (M, I). Raises DataError if they would lead beyond its columns or numbers."""
+        starts, columns = X.indptr.astype(np.int64), X.indices.astype(np.int32, copy=False)
+        steps, inside = np.diff(starts), len(columns) == 0 or 0 <= columns.min() <= columns.max() < X.shape[1]
+        if not inside or starts[0] != 0 or steps.min(initial=0) < 0 or starts[-1] > min(len(columns), len(X.data)):
+            raise DataError("X: expected a CSR matrix whose indices lie in it; see X.check_format(full_check=True)")
+        return csr.CSR(starts, columns, X.data.astype(self.dtype, copy=False))
+
+    def with_lists(self, buffers: Buffers, rows: Rows, n: int) -> Buffers:
+        """Buffers for n of `rows`, with room for the lists that a gradient of CSR rows takes."""
+        if not isinstance(rows.X, csr.CSR):
+            return buffers
+        lengths = np.diff(rows.X.starts)  # (M,)
+        most = min(n * lengths.max(), (lengths if rows.index is None else lengths[rows.index]).sum())
+        return buffers._replace(marked=csr.room_for_lists(self.sizes[0], most, self.dtype))
+
+    def kind(self, X: Any) -> str:
+        """How products read rows X (N, I): DENSE, MARKED where they skip the zeros of an array, or SPARSE."""
+        if isinstance(X, csr.CSR):
+            return SPARSE
+        return MARKED if self.skips(X) else DENSE
+
+    def skips(self, X: np.ndarray) -> bool:
+        """Whether products skip the zeros of X (N, I)."""
+        return not self.rounded and sparse.worth_marking(X)
+
+    def buffers(self, n: int, kind: str) -> Buffers:
+        """Room for n rows on their way through the network; see `kind`."""
+        inputs = 0 if kind == SPARSE else self.sizes[0]
+        x, *layers = (np.zeros((n, units), self.dtype) for units in (inputs, *self.sizes[1:]))
+        a = tuple(layers)
+        z = tuple(np.zeros_like(a[l]) if kept else a[l] for l, kept in enumerate(self.network.keeps_z))
+        h = tuple(map(np.zeros_like, a)) if self.network.dropout else a
+        marked: Any = sparse.room_for_marks(x) if kind == MARKED else None
+        if kind == SPARSE:
+            marked = csr.room_for_lists(0, 0, self.dtype)  # `with_lists` gives more
+        return Buffers(x, marked, z, a, h, tuple(map(np.zeros_like, a)))
+
+    def tiles(self, kind: str) -> list[Buffers]:
+        """Room for a tile of rows for each thread."""
+        if kind not in self._tiles:
+            self._tiles[kind] = [self.buffers(compiled.TILE, kind) for _ in range(self.threads)]
+        return self._tiles[kind]
+
+    def team_size(self, flop: float) -> int:
+        """Threads for so much work, for which they are started."""
+        return self.threads if flop > START else 1
+
+    def task(
+        self, rows: Rows, threads: int, address: int, order: np.ndarray | None, totals: np.ndarray,
+        dropout: float = 0.0, key: np.uint64 = NONE.key,
+    ) -> Task:  # fmt: skip
+        """What the threads of a team share."""
+        return Task(address, threads, self.net, rows.X, rows.y, rows.weight, order, len(rows), dropout, key, totals)
+
+    def logits(self, X: Any) -> np.ndarray:
+        """The last layer's z of rows X (N, I), uint8, the network's type or CSR of it -> (N, O), a new array."""
+        z = np.empty((X.shape[0], self.sizes[-1]), self.dtype)  # (N, O)
+        X = X if isinstance(X, np.ndarray) else self.csr(X)
+        flop = (self.flop + ROW) * len(z)
+        threads, tiles = self.team_size(flop), self.tiles(self.kind(X))
+        run_team(threads, flop, lambda thread, team: compiled.logits(
+            thread, threads, team, self.net, X, tiles[thread], z))  # fmt: skip
+        return z
+
+    def evaluate(self, rows: Rows) -> tuple[float, float]:
+        """Mean loss and accuracy over `rows`."""
+        rows, flop = self.read(rows), (self.flop + ROW) * len(rows)
+        threads, tiles = self.team_size(flop), self.tiles(self.kind(rows.X))
+        totals = np.zeros((threads, 3))
+        run_team(threads, flop, lambda thread, team: compiled.evaluate(
+            thread, self.task(rows, threads, team, rows.index, totals), tiles[thread]))  # fmt: skip
+        return means(totals.sum(axis=0), len(rows))
+
+    def learner(self, optimizer: Optimizer, settings: Settings) -> NumbaLearner:
+        """What moves the parameters."""
+        return NumbaLearner(self, optimizer, settings)

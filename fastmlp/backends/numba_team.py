@@ -1,0 +1,83 @@
+"""A team of plain threads that runs compiled code, and arrays that its threads share."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import numpy as np
+
+from fastmlp.backends.compiled_update import LINE
+from fastmlp.backends.threads import ENDING, LISTEN, check_ending, cores
+from fastmlp.kernels.cpu.team import STOP, new_team
+
+BRIEF = 1e9  # flop that the calling thread may work through itself before it must listen for Ctrl-C
+ROW, STEP = 1e3, 2e5  # flop that could be done in the time of all else a row or a step takes
+
+
+def team_threads(asked: int | None) -> int:
+    """Threads of a team: as many as asked for, but one a core at most, since they wait for each other."""
+    return min(asked or cores(), cores())
+
+
+def run_team(threads: int, flop: float, work: Callable[[int, int], None]) -> None:
+    """Run work(thread, address of the team's array) in each of `threads` plain threads, and wait for them.
+
+    The calling thread only waits, so that Ctrl-C reaches it, unless the work is brief: then it is one of the team. On
+    Ctrl-C it asks the team to stop, waits until all have left, and raises. A thread that raises stops the others, and
+    its error is raised here. A caller that Ctrl-C does not reach, but `ENDING`, works alone where one thread is to.
+    """
+    ending = ENDING.get()
+    if threads == 1 and ending is not None:
+        work(0, ending.ctypes.data)
+        check_ending()
+        return
+    team, brief = new_team(), flop < BRIEF * threads
+    if threads == 1 and brief:
+        work(0, team.ctypes.data)
+        return
+    errors: list[BaseException] = []
+    left = [threading.Event() for _ in range(threads)]
+
+    def member(thread: int) -> None:
+        try:
+            work(thread, team.ctypes.data)
+        except BaseException as error:
+            errors.append(error)
+            team[STOP] = 1
+        finally:
+            left[thread].set()
+
+    for thread in range(brief, threads):
+        try:
+            threading.Thread(target=member, args=(thread,), daemon=True).start()
+        except RuntimeError as error:  # the system gives no more threads: those that run must not wait for this one
+            errors.append(error)
+            team[STOP] = 1
+            for event in left[thread:]:
+                event.set()
+            break
+    if brief:
+        member(0)
+    interrupt: KeyboardInterrupt | None = None
+    for event in left:
+        while not event.is_set():  # not Thread.join: interrupted once, it would not wait again
+            try:
+                event.wait(LISTEN)
+            except KeyboardInterrupt as error:
+                interrupt, team[STOP] = error, 1
+    if interrupt is not None:
+        raise interrupt
+    if errors:
+        raise errors[0]
+
+
+def on_lines(rows: int, n: int, dtype: np.dtype) -> np.ndarray:
+    """Zeros (rows, n or a few more), each row from the start of a cache line on.
+
+    Vectors then never straddle two lines, and threads that share a row by whole lines never write to the same one.
+    """
+    n = -(-n * dtype.itemsize // LINE) * LINE // dtype.itemsize
+    room = np.zeros(rows * n + LINE // dtype.itemsize, dtype)
+    start = -room.ctypes.data % LINE // dtype.itemsize
+    return room[start : start + rows * n].reshape(rows, n)
