@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import time
 import warnings
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,11 +28,11 @@ class Fitted(NamedTuple):
 
 
 class Library:
-    """The module with MLPClassifier and MLPRegressor."""
+    """The module with MLPClassifier and MLPRegressor; `options` are for both, beside a case's own."""
 
-    def __init__(self, module: str):
+    def __init__(self, module: str, options: Mapping[str, Any]):
         started = time.perf_counter()
-        self.module = importlib.import_module(module)
+        self.module, self.options = importlib.import_module(module), options
         self.import_seconds = time.perf_counter() - started
 
     def missing(self) -> str | None:
@@ -47,7 +48,7 @@ class Library:
         """Make the data and the estimator, for `run` to fit clones of."""
         self.case = CASES[case]
         self.X, self.y = self.case.data(most)
-        self.estimator = getattr(self.module, self.case.estimator)(random_state=0, **self.case.options)
+        self.estimator = getattr(self.module, self.case.estimator)(random_state=0, **self.case.options, **self.options)
         if self.case.grid:
             from sklearn.model_selection import GridSearchCV
 
