@@ -12,7 +12,7 @@ import fastmlp.backends
 from fastmlp.backends.base import Backend
 
 # What keeps what it imported of cupy or numba.
-BOUND = ("fastmlp.backends.cupy", "fastmlp.backends.numba", "fastmlp.kernels.cuda.tensor", "fastmlp.kernels.cuda")
+BOUND = ("fastmlp.backends.cupy", "fastmlp.backends.numba", "fastmlp.kernels.cuda")
 
 
 def forget() -> None:

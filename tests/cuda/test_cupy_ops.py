@@ -367,7 +367,7 @@ class OpTests:
     def test_middle_is_the_two_layers_and_the_loss(self, H, O, n, slots, monkeypatch):
         if not self.cuda.middle_fits(H, O, self.real):
             pytest.skip(f"{H}-{O} in {self.real} does not fit into shared memory")
-        monkeypatch.setattr(self.cuda, "MOST_SLOTS", slots)  # a block then takes several tiles
+        monkeypatch.setattr(self.cuda.sums, "MOST_SLOTS", slots)  # a block then takes several tiles
         z, b1, W2, b2 = self.normal(n, H), self.normal(H), self.normal(H, O), self.normal(O)
         y = self.random.integers(0, O, n)
         z1, sums = self.put(z), self.sums(n, H * O + O + H)

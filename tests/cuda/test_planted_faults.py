@@ -34,11 +34,11 @@ def train(backend, network: Network) -> np.ndarray:
 
 def put_fault(fresh, file: str, right: str, wrong: str) -> None:
     """Replace `right`, which must be there once or more, by `wrong` in a source that is yet to be compiled."""
-    from fastmlp.kernels import cuda
+    from fastmlp.kernels.cuda import nvrtc
 
-    source = cuda.source
+    source = nvrtc.source
     assert right in source(file)
-    fresh.setattr(cuda, "source", lambda name: source(name).replace(right, wrong) if name == file else source(name))
+    fresh.setattr(nvrtc, "source", lambda name: source(name).replace(right, wrong) if name == file else source(name))
 
 
 BARRIER, SOFTMAX, SUMS = "        __syncthreads();\n", "\n        if (warp == 0) {", "        for (int o = thread"
@@ -78,10 +78,10 @@ def expected() -> dict[Network, np.ndarray]:
 @pytest.fixture(autouse=True)
 def few_slots(cupy, fresh) -> None:
     """Blocks take several tiles each, and the middle kernel takes the small network."""
-    from fastmlp.kernels import cuda
+    from fastmlp.kernels.cuda import middle_fits, sums
 
-    fresh.setattr(cuda, "MOST_SLOTS", 2)
-    assert cuda.middle_fits(40, 5, np.dtype(np.float64))
+    fresh.setattr(sums, "MOST_SLOTS", 2)
+    assert middle_fits(40, 5, np.dtype(np.float64))
 
 
 @pytest.mark.parametrize("fault", [None, *FAULTS])
