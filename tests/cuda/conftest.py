@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
+import cuemu
 import fake_cupy
 import pytest
 
@@ -26,7 +27,7 @@ def forget() -> None:
 
 def take_place(patch: pytest.MonkeyPatch):
     """Put the stand-in for CuPy in its place."""
-    if fake_cupy.COMPILER is None:
+    if cuemu.COMPILER is None:
         pytest.skip("no C++ compiler to run the CUDA kernels on the CPU: install g++, or name one in CXX")
     for name, module in {"cupy": fake_cupy, **fake_cupy.MODULES}.items():
         patch.setitem(sys.modules, name, module)

@@ -5,7 +5,7 @@ Each is planted, and a small training is run and compared with that of the NumPy
 
 from __future__ import annotations
 
-import fake_cupy
+import fake_card
 import numpy as np
 import pytest
 
@@ -127,6 +127,6 @@ def test_stream_that_does_not_wait_is_seen(cupy, fresh):
     from fastmlp.backends.cupy import CupyBackend
 
     backend = CupyBackend()
-    fresh.setattr(fake_cupy.Stream, "wait_event", lambda *_: None)
+    fresh.setattr(fake_card.Stream, "wait_event", lambda *_: None)
     with pytest.raises(RuntimeError, match="another stream may still be at work"):
         train(backend, SMALL)
