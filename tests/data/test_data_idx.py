@@ -2,10 +2,10 @@
 
 import gzip
 import os
-import tracemalloc
 
 import numpy as np
 import pytest
+from traced import peak
 from written import idx_bytes, refusal, write, write_idx
 
 from fastmlp import idx
@@ -101,10 +101,9 @@ def test_a_lying_header_or_a_bomb_allocates_next_to_nothing(tmp_path, counts):
     body = bytes(64 << 20) if counts == (2, 3, 3) else bytes(18) + os.urandom(100_000)
     path = tmp_path / "train-images-idx3-ubyte.gz"
     path.write_bytes(gzip.compress(header(*counts) + body, 1))
-    tracemalloc.start()
-    try:
+
+    def refused():
         with pytest.raises(DataError, match="asks for"):
             idx.read_idx(path, 3)
-        assert tracemalloc.get_traced_memory()[1] < 8 << 20
-    finally:
-        tracemalloc.stop()
+
+    assert peak(refused) < 8 << 20

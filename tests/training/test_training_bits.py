@@ -1,11 +1,10 @@
 """train() again: the same seed gives the same bits, and the precision asked for is kept to."""
 
-import tracemalloc
-
 import numpy as np
 import pytest
 from quiet import QUIET
 from tolerance import assert_close
+from traced import peak
 
 from fastmlp import train
 from fastmlp.options import Options
@@ -79,10 +78,5 @@ def test_bytes_mean_pixels_divided_by_255(fit, pixels):
 
 def test_bytes_are_never_copied_into_floats(backend):
     X, y = np.zeros((40_000, 500), np.uint8), np.arange(40_000) % 2  # 20 MB; as float32 80 MB
-    tracemalloc.start()
-    try:
-        train(X, y, validation=0.25, **{**QUIET, "hidden": (64,), "epochs": 1, "batch_size": 512}, backend=backend.name)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 40e6
+    options = {**QUIET, "hidden": (64,), "epochs": 1, "batch_size": 512, "backend": backend.name}
+    assert peak(lambda: train(X, y, validation=0.25, **options)) < 40e6
