@@ -213,3 +213,9 @@ def test_the_oracle_agrees_with_central_differences():
         up, down = (loss_of_rows(name, z + s * 1e-6 * (np.arange(3) == 1), y, given)[0] for s in (1, -1))
         slope = loss_of_rows(name, z, y, given)[1][:, 1]
         np.testing.assert_allclose(slope, (up - down) / 2e-6, rtol=tolerance("gradient", "float64")[0], atol=1e-8)
+
+
+def test_as_many_numbers_as_the_loss_takes():
+    assert Network((3, 2), loss="quantile", numbers=(0.1, 0.9)).loss_numbers(np.dtype(np.float64)).tolist() == [0.1, 0.9]
+    with pytest.raises(OptionError, match=r"numbers: the loss 'quantile' takes 2 here; got \(0\.5,\)"):
+        Network((3, 2), loss="quantile", numbers=(0.5,)).loss_numbers(np.dtype(np.float64))

@@ -65,6 +65,9 @@ class ndarray:
     def astype(self, dtype: object, order: str = "K", copy: bool = True) -> ndarray:
         return self if self.dtype == dtype and not copy else asarray(self.values.astype(dtype))
 
+    def take(self, indices: np.ndarray, axis: int) -> ndarray:
+        return asarray(self.values.take(indices, axis))
+
     def max(self) -> ndarray:
         return asarray(self.values.max())
 
@@ -102,6 +105,14 @@ class ndarray:
 
     def __bool__(self) -> bool:
         return bool(self.item())
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0
+
+    def __dlpack__(self, *, dl_device: tuple[int, int], copy: bool, **_: object) -> object:
+        if dl_device != (1, 0) or not copy:
+            raise BufferError("an array on the device reaches the host as a copy only")
+        return self.get().__dlpack__()
 
     def __array__(self, *_: object, **__: object) -> np.ndarray:
         raise TypeError("Implicit conversion to a NumPy array is not allowed.")

@@ -91,6 +91,20 @@ def test_memory_is_returned_after_training(backend):
     assert pool.used_bytes() == before
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_an_estimator_takes_rows_where_they_lie(backend):
+    import cupy
+
+    X, y = noise()
+    X = (X / 255).astype(np.float32)
+    options = dict(max_iter=3, random_state=0)
+    expected = fastmlp.MLPClassifier(backend="numpy", **options).fit(X, y)
+    for rows in (X, cupy.asarray(X)):
+        model = fastmlp.MLPClassifier(backend="cupy", **options).fit(rows, y)
+        np.testing.assert_allclose(model.loss_curve_, expected.loss_curve_, rtol=1e-3)
+        np.testing.assert_allclose(model.predict_proba(rows), expected.predict_proba(X), atol=1e-2)
+
+
 @pytest.mark.parametrize("precision", PRECISIONS[1:])
 def test_fewer_bits_reach_the_accuracy_of_float32(precision, backend, mnist):
     """Within 0.1 point on MNIST's test part, in the mean of three seeds."""
