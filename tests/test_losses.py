@@ -216,6 +216,7 @@ def test_the_oracle_agrees_with_central_differences():
 
 
 def test_as_many_numbers_as_the_loss_takes():
-    assert Network((3, 2), loss="quantile", numbers=(0.1, 0.9)).loss_numbers(np.dtype(np.float64)).tolist() == [0.1, 0.9]
+    network = Network((3, 2), loss="quantile", numbers=(0.1, 0.9))
+    assert network.loss_numbers(np.dtype(np.float64)).tolist() == [0.1, 0.9]
     with pytest.raises(OptionError, match=r"numbers: the loss 'quantile' takes 2 here; got \(0\.5,\)"):
         Network((3, 2), loss="quantile", numbers=(0.5,)).loss_numbers(np.dtype(np.float64))
