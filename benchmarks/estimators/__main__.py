@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks.peers import machine, record
+from benchmarks.peers.options import THREADS, Folder, Keep, Most, Rounds, Threads
 from benchmarks.peers.process import Process, ProcessFailed
 from benchmarks.peers.rounds import Candidate, measure, spread
 
@@ -146,13 +145,13 @@ float64 and 1e-3 in float32, and the scores after the last; of a search, the sco
 
 
 def main(
-    most: Annotated[int | None, typer.Option("--rows", min=60, help="Rows of data at most.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Readings of each time.")] = 5,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = min(2, machine.cores()),
+    most: Most = None,
+    rounds: Rounds = 5,
+    threads: Threads = THREADS,
     only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(KEYS)}; may be given again.")] = None,
     ours: Annotated[str, typer.Option(help="The module whose two classes stand beside scikit-learn's.")] = "fastmlp",
-    keep: Annotated[bool, typer.Option("--record", help="Write a dated record.")] = False,
-    folder: Annotated[Path, typer.Option(help="Where records go.")] = record.FOLDER,
+    keep: Keep = False,
+    folder: Folder = record.FOLDER,
 ) -> None:
     """Time fits of MLPClassifier and MLPRegressor beside scikit-learn's."""
     if unknown := set(only or ()) - set(KEYS):
@@ -161,10 +160,7 @@ def main(
     about, console = machine.describe(), record.console()
     with ExitStack() as stack:
         measured = everything(Runs(ours, most, rounds, threads), only or KEYS, console, stack)
-    table = Table(*HEADS)
-    for line in lines(measured):
-        table.add_row(*line)
-    console.print(table)
+    console.print(record.plain_table(HEADS, lines(measured)))
     if keep:
         facts = record.about(about, record.packages("fastmlp", "numpy", "numba", "scikit-learn", "scipy"), __package__)
         facts |= {"ours": ours, "threads": threads, "rounds": rounds, "most rows": most,

@@ -10,8 +10,10 @@ import sys
 
 import numpy as np
 import pytest
-from test_cupy_ops import OpTests
+from test_cupy_losses import LossTests
+from test_cupy_ops import LayerTests
 from test_cupy_plan import PlanTests
+from test_cupy_updates import UpdateTests
 
 import fastmlp
 from fastmlp.backends import load
@@ -29,7 +31,7 @@ def backend():
     return load("cupy")
 
 
-class TestOperations(OpTests):
+class TestOperations(LayerTests, LossTests, UpdateTests):
     """Every operation, at every precision."""
 
 
