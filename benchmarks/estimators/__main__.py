@@ -16,9 +16,14 @@ from benchmarks.peers.rounds import Candidate, measure, spread
 
 from .cases import CASES, FIRST
 from .check import as_expected, same_nets
-from .work import EPOCHS, NETS, ROW, Library, Nets
+from .work import EPOCHS, MANY, NETS, ROW, Library, Nets
 
-THEIRS, SETTLED = "scikit-learn", "fastmlp, numba"
+THEIRS = "scikit-learn"
+LIBRARIES: dict[str, tuple[str, dict[str, str]]] = {  # the module, and options for its classes
+    "fastmlp": ("fastmlp", {}),
+    "fastmlp, numba": ("fastmlp", {"backend": "numba"}),
+    THEIRS: ("sklearn.neural_network", {}),
+}
 HEADS = ("", "ms", "p10", "p90", "times as fast")
 KEYS = (*CASES, *(f"first-{key}" for key in FIRST), "many")
 
@@ -36,7 +41,6 @@ class Measured(NamedTuple):
 class Runs(NamedTuple):
     """How to measure."""
 
-    ours: str  # the module with our two classes
     most: int | None
     rounds: int
     threads: int
@@ -62,55 +66,43 @@ def fits(key: str, runs: Runs, processes: Mapping[str, Process]) -> Measured:
     return Measured(key, title, times.wall, epochs, times.failed)
 
 
-def first_fits(key: str, runs: Runs, ways: Mapping[str, tuple[str, dict[str, str]]]) -> Measured:
+def first_fits(key: str, runs: Runs) -> Measured:
     """Import and first fit of one case, in a fresh process each."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in LIBRARIES}
     for _ in range(runs.rounds):
-        for name, way in ways.items():
-            process = Process(name, Library, *way)
+        for name, library in LIBRARIES.items():
+            process = Process(name, Library, *library)
             process.call("open", key, runs.most)
             seconds[name].append(process.call("imported") + process.call("run", name).seconds)
             process.close()
     return Measured(f"first-{key}", f"import and first fit of a process: {CASES[key].title}", seconds, {}, {})
 
 
-def many(runs: Runs, console: Console) -> Measured | None:
+def many(runs: Runs) -> Measured:
     """Nets side by side, and one fit after another."""
     process = Process("fastmlp", Nets, runs.most, runs.threads)
     try:
-        opened = process.call("open")
-        if opened.refused:
-            console.print(f"  not there: {opened.refused}")
-            return None
         check = same_nets(process.call("run", ROW).outcome)
-        times = measure([Candidate(name, process, check) for name in opened.names], runs.rounds, nothing)
+        times = measure([Candidate(name, process, check) for name in (MANY, ROW)], runs.rounds, nothing)
     finally:
         process.close()
     return Measured("many", f"{NETS} nets 16-100-26, 16,000 rows, {EPOCHS} epochs", times.wall, {}, times.failed)
 
 
 def everything(runs: Runs, keys: Sequence[str], console: Console, stack: ExitStack) -> list[Measured]:
-    """The rows asked for. Raises typer.BadParameter where our module has not the two classes."""
-    modules: dict[str, tuple[str, dict[str, str]]] = {
-        "fastmlp": (runs.ours, {}),
-        SETTLED: (runs.ours, {"backend": "numba"}),
-        THEIRS: ("sklearn.neural_network", {}),
-    }
-    processes = {name: Process(name, Library, *way) for name, way in modules.items()}
+    """The rows asked for."""
+    processes = {name: Process(name, Library, *library) for name, library in LIBRARIES.items()}
     for process in processes.values():
         stack.callback(process.close)
-        if reason := process.call("missing"):
-            raise typer.BadParameter(f"--ours: expected a module with MLPClassifier and MLPRegressor; {reason}")
-    ways: dict[str, Callable[[], Measured | None]] = {
+    ways: dict[str, Callable[[], Measured]] = {
         **{key: lambda key=key: fits(key, runs, processes) for key in CASES},
-        **{f"first-{key}": lambda key=key: first_fits(key, runs, modules) for key in FIRST},
-        "many": lambda: many(runs, console),
+        **{f"first-{key}": lambda key=key: first_fits(key, runs) for key in FIRST},
+        "many": lambda: many(runs),
     }
     measured = []
     for key in keys:
         console.print(f"{key} ...")
-        if found := ways[key]():
-            measured.append(found)
+        measured.append(ways[key]())
     return measured
 
 
@@ -132,13 +124,13 @@ def document(facts: Mapping[str, Any], measured: Sequence[Measured]) -> str:
     """The table with what one must know to read it."""
     return f"""# {facts["date"]}: fastmlp's estimators beside scikit-learn's
 
-`{facts["command"]}`: {facts["threads"]} threads, {facts["rounds"]} rounds after one of warm-up. Ours are those of
-`{facts["ours"]}`. Each library has a process of its own, stopped while the other fits; they take turns.
+`{facts["command"]}`: {facts["threads"]} threads, {facts["rounds"]} rounds after one of warm-up. Each library
+has a process of its own, stopped while another fits; they take turns.
 
-Estimators have their defaults but for what a row names, and random_state 0; so "fastmlp" chooses its backend itself,
-and compiles in the rounds if it finds that worth while. "{SETTLED}" is backend="numba"; compilation falls into the
-warm-up. Before a time counts, the loss of each of the first 30 epochs is compared with scikit-learn's, to 1e-6 of it in
-float64 and 1e-3 in float32, and the scores after the last; of a search, the scores of all candidates.
+Estimators have their defaults but for what a row names, and random_state 0. So "fastmlp" chooses its backend itself,
+and finds the compiled code that "fastmlp, numba", with backend="numba", has left in its warm-up. Before a time counts,
+the loss of each of the first 30 epochs is compared with scikit-learn's, to 1e-6 of it in float64 and 1e-3 in float32,
+and the scores after the last; of a search, the scores of all candidates.
 
 {record.markdown_table(HEADS, lines(measured))}
 """
@@ -149,7 +141,6 @@ def main(
     rounds: Rounds = 5,
     threads: Threads = THREADS,
     only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(KEYS)}; may be given again.")] = None,
-    ours: Annotated[str, typer.Option(help="The module whose two classes stand beside scikit-learn's.")] = "fastmlp",
     keep: Keep = False,
     folder: Folder = record.FOLDER,
 ) -> None:
@@ -159,11 +150,11 @@ def main(
     machine.limit_threads(threads, by_variables=False)
     about, console = machine.describe(), record.console()
     with ExitStack() as stack:
-        measured = everything(Runs(ours, most, rounds, threads), only or KEYS, console, stack)
+        measured = everything(Runs(most, rounds, threads), only or KEYS, console, stack)
     console.print(record.plain_table(HEADS, lines(measured)))
     if keep:
         facts = record.about(about, record.packages("fastmlp", "numpy", "numba", "scikit-learn", "scipy"), __package__)
-        facts |= {"ours": ours, "threads": threads, "rounds": rounds, "most rows": most,
+        facts |= {"threads": threads, "rounds": rounds, "most rows": most,
                   "table": [row._asdict() for row in measured]}  # fmt: skip
         record.keep(folder, "estimators", facts, document(facts, measured), console)
     if any(row.failed for row in measured):
