@@ -7,8 +7,9 @@ from tolerance import assert_close
 
 pytest.importorskip("numba")
 
-from fastmlp.kernels.cpu import fused, ops
+from fastmlp.kernels.cpu import exponential, fused, ops
 from fastmlp.kernels.cpu.product import DEPTH, publish
+from numba import njit
 
 SIZES = [(1, 1, 1), (2, 3, 1), (5, 17, 10), (13, 31, 33), (29, 7, 65), (3, DEPTH - 1, 5), (16, DEPTH, 2)]
 DEEP = [
@@ -161,6 +162,25 @@ def test_exp_is_good_over_its_whole_range():
         tiny = np.finfo(real).tiny
         np.testing.assert_allclose(dz[:, 1], small, rtol=1e-5 if real == "float32" else 1e-12, atol=4 * tiny)
         assert totals[1] == len(z)
+
+
+@pytest.mark.parametrize(("real", "near", "far"), [("float32", 4e-7, 87), ("float64", 1e-15, 708)])
+def test_exp_and_tanh_are_the_c_librarys_but_for_rounding(real, near, far):
+    @njit
+    def each(x, e, t):
+        for i in range(len(x)):
+            e[i], t[i] = exponential.exp(x[i]), exponential.tanh(x[i])
+
+    tiny = 10.0 ** np.arange(-30, 0)
+    x = np.concatenate([np.linspace(-far, far, 5001), np.linspace(-2, 2, 5001), tiny, -tiny]).astype(real)
+    e, t = np.empty_like(x), np.empty_like(x)
+    each(x, e, t)
+    np.testing.assert_allclose(e, np.exp(x.astype(np.float64)), near)
+    np.testing.assert_allclose(t, np.tanh(x.astype(np.float64)), near)
+    ends = np.array([-np.inf, np.inf, np.nan, 0], real)  # below the smallest normal number exp stays there
+    each(ends, e, t)
+    np.testing.assert_allclose(e[:4], [0, np.inf, np.nan, 1], atol=4 * np.finfo(real).tiny)
+    np.testing.assert_array_equal(t[:4], [-1, 1, np.nan, 0])
 
 
 def test_of_equal_logits_the_first_counts():
