@@ -6,14 +6,14 @@ where they lie.
 
 from __future__ import annotations
 
-from numba import carray, types
-from numba.extending import overload
+import numpy as np
+from numba import types
 
 from fastmlp.backends.compiled_update import share
 from fastmlp.backends.numpy import PIXEL
 from fastmlp.kernels.cpu import csr, fused, sparse
-from fastmlp.kernels.cpu.cache import inner
-from fastmlp.kernels.cpu.call import as_pointer
+from fastmlp.kernels.cpu.cache import compiled, overload
+from fastmlp.kernels.cpu.call import array_at
 from fastmlp.kernels.cpu.sparse import GROUP
 
 
@@ -27,8 +27,8 @@ def _take_rows(X, order, first, last, buffer):
     if order is types.none and X.dtype == buffer.dtype and X.layout == "C":
 
         def where_they_lie(X, order, first, last, buffer):
-            start = as_pointer(X.ctypes.data + first * X.strides[0])  # X may be read-only, which is another type
-            return carray(start, (last - first, X.shape[1]), X.dtype)
+            start = X.ctypes.data + first * X.strides[0]  # X may be read-only, which is another type
+            return array_at(start, (last - first, X.shape[1]), X.dtype)
 
         return where_they_lie
     if order is types.none:
@@ -136,15 +136,18 @@ def fetch_ahead(X, index):
 def _fetch_ahead(X, index):
     if not isinstance(X, types.Array):
         return lambda X, index: None
-    return lambda X, index: fused.fetch_ahead(X, index)
+    return fused.fetch_ahead.py_func
 
 
-@inner
+@compiled
 def take_labels(y, order, first, last):
     """The labels of rows order[first:last] -> (n,)."""
     if order is None:
         return y[first:last]
-    return y[order[first:last]]
+    labels = np.empty((last - first, *y.shape[1:]), y.dtype)  # a loop, since y[order] takes longer to compile
+    for n in range(last - first):
+        labels[n] = y[order[first + n]]
+    return labels
 
 
 def take_weights(weight, first, last):

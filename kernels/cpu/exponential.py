@@ -8,8 +8,9 @@ import math
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
+from .cache import overload
 from .vector import I32
 
 F = np.float32
