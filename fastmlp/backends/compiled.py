@@ -13,7 +13,7 @@ import numpy as np
 from fastmlp import network
 from fastmlp.activations import RELU
 from fastmlp.backends import compiled_ops, compiled_update
-from fastmlp.backends.compiled_rows import fetch_ahead, list_for_gradient, take, take_labels, take_weights, taken
+from fastmlp.backends.compiled_rows import fetch_ahead, list_for_gradient, take, take_labels, take_weights
 from fastmlp.backends.compiled_update import BLOCK, LINE, VERSION, row_views, share
 from fastmlp.dropout import NONE as KEEP_ALL
 from fastmlp.dropout import Dropout
@@ -142,7 +142,7 @@ def epoch_in_tiles(thread, task, moves, tile, dW, db, batch_size):
             if stopped(task.team):
                 return
             hi = min(lo + TILE, start + last)
-            x = take(task.X, task.order, lo, hi, tile, 0)
+            x = take(task.X, task.order, lo, hi, tile)
             list_for_gradient(x, 0, 1)
             units = row_units(tile, 0, hi - lo)
             visit(task, thread, lo, hi, scale, x, units, dropout_of(task, step, lo - start))
@@ -166,7 +166,7 @@ def epoch_in_tiles(thread, task, moves, tile, dW, db, batch_size):
 
 @compiled
 def epoch_in_phases(thread, task, moves, panel, batch, batch_size, sums):
-    """One thread's part of one or several epochs of small batches, whose buffers all threads share.
+    """One thread's part of one or several epochs of small batches. All threads share z, a, h and dz of `batch`.
 
     What the thread adds up in each epoch ends in sums (threads, epochs, 3).
     """
@@ -181,16 +181,12 @@ def epoch_in_phases(thread, task, moves, panel, batch, batch_size, sums):
         n = min(batch_size, (epoch + 1) * task.N - start)
         first, last = share(n, thread, task.threads, GROUP)
         z, _, h, dz = row_units(batch, 0, n)
+        x = take(task.X, task.order, start, start + n, batch)
         phase += 1
         if not barrier(task.team, task.threads, phase):
             return
-        take(task.X, task.order, start + first, start + last, batch, first)
-        phase += 1
-        if not barrier(task.team, task.threads, phase):
-            return
-        x = taken(task.X, task.order, start, start + n, batch)
         list_for_gradient(x, thread, task.threads)
-        fetch_ahead(task.X, task.order[start + batch_size + first : start + batch_size + last])
+        fetch_ahead(task.X, task.order[start + batch_size : start + 2 * batch_size])
         ops.affine(x, W, b, z[0][:, panel.first : panel.last], net.kinds[0] == RELU)
         phase += 1
         if not barrier(task.team, task.threads, phase):
@@ -221,7 +217,7 @@ def evaluate(thread, task, tile):
             return
         hi = min(lo + TILE, last)
         z, a, _, dz = row_units(tile, 0, hi - lo)
-        x = take(task.X, task.order, lo, hi, tile, 0)
+        x = take(task.X, task.order, lo, hi, tile)
         forward(compiled_ops, task.net.kinds, x, task.net.W, task.net.b, z, a, a, KEEP_ALL)
         y, weight = take_labels(task.y, task.order, lo, hi), take_weights(task.weight, lo, hi)
         compiled_ops.loss(task.net.loss, a[-1], y, weight, task.net.numbers, 1.0, dz[-1], task.totals[thread])
@@ -236,7 +232,7 @@ def logits(thread, threads, team, net, X, tile, z):
             return
         hi = min(lo + TILE, last)
         units_z, a, _, _ = row_units(tile, 0, hi - lo)
-        x = take(X, None, lo, hi, tile, 0)
+        x = take(X, None, lo, hi, tile)
         forward(compiled_ops, net.kinds, x, net.W, net.b, units_z, a, a, KEEP_ALL)
         for n in range(hi - lo):
             for o in range(z.shape[1]):
