@@ -19,10 +19,10 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.table import Table
 
 from .peers import machine, record
 from .peers.jobs import ROWS, Source, images_name
+from .peers.options import THREADS, Folder, Keep, Threads
 from .peers.rounds import spread
 
 ROOT = Path(__file__).parents[1]
@@ -97,9 +97,9 @@ def document(facts: Mapping[str, Any], table: Sequence[Sequence[str]]) -> str:
 def main(
     rows: Annotated[int, typer.Option(min=60, help="Rows of data.")] = ROWS,
     rounds: Annotated[int, typer.Option(min=1, help="Processes for each number.")] = 5,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = min(2, machine.cores()),
-    keep: Annotated[bool, typer.Option("--record", help="Write a dated record.")] = False,
-    folder: Annotated[Path, typer.Option(help="Where records go.")] = record.FOLDER,
+    threads: Threads = THREADS,
+    keep: Keep = False,
+    folder: Folder = record.FOLDER,
 ) -> None:
     """Measure memory, threads and the seconds of a fresh start."""
     if not Path("/proc/self/clear_refs").exists():
@@ -108,10 +108,7 @@ def main(
     about, console = machine.describe(), record.console()
     with tempfile.TemporaryDirectory() as work:
         found = measure(Path(work), rows, rounds, threads)
-    table = Table(*HEADS)
-    for line in lines(found):
-        table.add_row(*line)
-    console.print(table)
+    console.print(record.plain_table(HEADS, lines(found)))
     if keep:
         facts = record.about(about, record.packages("fastmlp", "numpy", "numba", "llvmlite"), "benchmarks.footprint")
         facts |= {"threads": threads, "rounds": rounds, "rows": rows, "images": images_name(), "readings": found}

@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -24,6 +23,7 @@ from fastmlp import backends
 from .gpu.table import LIBRARIES, RECIPE, STEPS, rows
 from .peers import machine, record
 from .peers.jobs import Job, Source, images_name
+from .peers.options import Folder, Keep, Most
 from .peers.process import Process
 from .peers.rounds import Times, measure, spread
 from .peers.start import start
@@ -128,12 +128,12 @@ def measure_ceilings() -> dict[str, float]:
 
 
 def main(
-    most: Annotated[int | None, typer.Option("--rows", min=60, help="Rows of data at most.")] = None,
+    most: Most = None,
     rounds: Annotated[int, typer.Option(min=1, help="Readings of each time, where there is time for them.")] = 30,
     minutes: Annotated[float, typer.Option(min=0.1, help="For all of it; no round is begun after.")] = 7.5,
     only: Annotated[list[str] | None, typer.Option(help="A row; may be given again.")] = None,
-    keep: Annotated[bool, typer.Option("--record", help="Write a dated record.")] = False,
-    folder: Annotated[Path, typer.Option(help="Where records go.")] = record.FOLDER,
+    keep: Keep = False,
+    folder: Folder = record.FOLDER,
 ) -> None:
     """Time fastmlp on a GPU beside naive CuPy, torch and JAX."""
     started, table = time.monotonic(), rows(most)

@@ -20,6 +20,7 @@ from .peers import machine, record
 from .peers.check import CHECKS, WrongResult
 from .peers.contract import LIBRARIES, OURS
 from .peers.jobs import Job, Source
+from .peers.options import THREADS, Rounds, Threads
 from .peers.process import Process
 from .peers.rounds import Candidate, measure, spread
 from .peers.start import start
@@ -106,8 +107,8 @@ def table(lines: Sequence[Line], threads: int) -> Table:
 
 
 def main(
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads of both.")] = min(2, machine.cores()),
-    rounds: Annotated[int, typer.Option(min=1, help="Readings of each time.")] = 7,
+    threads: Threads = THREADS,
+    rounds: Rounds = 7,
     only: Annotated[list[int] | None, typer.Option(help="A shape's place, from 0; may be given again.")] = None,
 ) -> None:
     """Time the numba backend beside the numpy backend over many shapes."""

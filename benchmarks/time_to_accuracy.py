@@ -15,17 +15,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
-from rich.table import Table
 
 from fastmlp.network import layer_views
 
 from .peers import contract, machine, record
 from .peers.jobs import Data, Job, Source
+from .peers.options import THREADS, Folder, Keep, Threads
 from .peers.process import Process
 from .peers.start import start
 from .peers.work import falling
@@ -98,11 +97,11 @@ def document(facts: Mapping[str, Any], lines: Sequence[Sequence[str]]) -> str:
 
 def main(
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each library.")] = 10,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads in every library.")] = min(2, machine.cores()),
+    threads: Threads = THREADS,
     rows: Annotated[int | None, typer.Option(min=60, help="Images at most, to try it out.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="A library; may be given again. fastmlp always runs.")] = None,
-    keep: Annotated[bool, typer.Option("--record", help="Write a dated record.")] = False,
-    folder: Annotated[Path, typer.Option(help="Where records go.")] = record.FOLDER,
+    keep: Keep = False,
+    folder: Folder = record.FOLDER,
 ) -> None:
     """Train to 98 % of MNIST's test images in fastmlp, JAX and torch."""
     if "FASTMLP_MNIST" not in os.environ:
@@ -117,10 +116,7 @@ def main(
         outcomes = compete(list(started.processes.values()), job, test, seeds, console.print)
         facts = record.about(about, started.versions(), "benchmarks.time_to_accuracy")
     lines = [(name, *summary(found)) for name, found in outcomes.items()]
-    table = Table(*HEADS)
-    for line in lines:
-        table.add_row(*line)
-    console.print(table)
+    console.print(record.plain_table(HEADS, lines))
     if keep:
         facts |= {
             "threads": threads, "not run": started.missing,

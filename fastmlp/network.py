@@ -79,7 +79,10 @@ class Network:
     def loss_numbers(self, dtype: np.dtype) -> np.ndarray:
         """The loss's numbers as the operations take them: (3,) for cross entropy, else one an output (O,)."""
         count = 3 if self.loss_kind == SOFTMAX else self.sizes[-1]
-        return np.array(self.numbers or (0.0,) * count, dtype)
+        numbers = np.array(self.numbers or (0.0,) * count, dtype)
+        if numbers.shape != (count,):  # kernels would read beyond their end
+            raise OptionError(f"numbers: the loss {self.loss!r} takes {count} here; got {self.numbers}")
+        return numbers
 
 
 def forward(

@@ -64,14 +64,14 @@ def test_fits_in_a_row_count_threads_and_memory_that_stay(module, data, monkeypa
     monkeypatch.setattr(fresh, "FITS", 5)
 
     def leaky(*arguments, **options):
-        kept.append(np.ones(10_000_000, np.uint8))
+        kept.append(np.ones(40_000_000, np.uint8))  # above 32 MiB malloc never hands out what was freed before
         threading.Thread(target=go_on.wait).start()
 
     monkeypatch.setattr(fastmlp, "train", leaky)
     found = fresh.fits(data, 1)
     go_on.set()
     assert found["threads"][-1] - found["threads"][0] == 4
-    assert found["MB"][-1] - found["MB"][0] == pytest.approx(40, abs=4)
+    assert found["MB"][-1] - found["MB"][0] == pytest.approx(160, abs=4)
     assert found["threads at most"] >= found["threads"][-1] - 1
 
 
@@ -103,20 +103,13 @@ def test_the_table_of_footprint_shows_growth_since_the_first_fits(module):
 
 
 def test_estimators_are_compared_and_the_record_holds_every_number(tmp_path):
-    keys = ("diabetes", "letters-32", "sparse")
+    keys = ("diabetes", "letters-32")
     only = [word for key in keys for word in ("--only", key)]
-    run("estimators", "--ours", "sklearn.neural_network", "--rows", 60, "--rounds", 1, *only, "--record",
-        "--folder", tmp_path)  # fmt: skip
+    run("estimators", "--rows", 60, "--rounds", 1, *only, "--record", "--folder", tmp_path)
     record = json.loads(next(tmp_path.glob("*-estimators.json")).read_text())
     assert [row["key"] for row in record["table"]] == list(keys)
-    assert all(list(row["seconds"]) == ["fastmlp", "scikit-learn"] for row in record["table"])
+    assert all(list(row["seconds"]) == ["fastmlp", "fastmlp, numba", "scikit-learn"] for row in record["table"])
     assert "16,000 x 16" in next(tmp_path.glob("*-estimators.md")).read_text()
-
-
-def test_a_module_without_both_classes_is_named_with_what_it_lacks(module):
-    library = module("estimators.work").Library
-    assert library("sklearn.svm").missing() == "sklearn.svm has no MLPClassifier or MLPRegressor"
-    assert library("sklearn.neural_network").missing() is None
 
 
 @pytest.mark.parametrize(

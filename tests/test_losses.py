@@ -69,19 +69,24 @@ def test_loss_and_slope_are_the_oracles(backend, dtype, name, shape, weighted):
     assert again.tolist() == totals.tolist()
 
 
+def central_difference(loss, z, i, step=1e-6):
+    """The slope of loss(z) along element i."""
+    ends = []
+    for sign in (1, -1):
+        moved = z.copy()
+        moved[i] += sign * step
+        ends.append(loss(moved))
+    return (ends[0] - ends[1]) / (2 * step)
+
+
 def test_the_slope_is_a_central_difference(backend, name):
     z, y, numbers, _ = problem(name, np.float64, (40, 4))
     numbers = np.zeros(4) if name == "logistic" else numbers  # a ceiling leaves the slope alone
     z[0, 0] += 0.1  # off the kink
     _, dz = run(backend, name, z, y, numbers, None)
-    step = 1e-6
     for i in [(0, 0), (0, 3), (5, 1), (17, 2), (39, 3)]:
-        ends = []
-        for sign in (1, -1):
-            moved = z.copy()
-            moved[i] += sign * step
-            ends.append(run(backend, name, moved, y, numbers, None)[0][0])
-        assert dz[i] == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-5, abs=1e-7)
+        slope = central_difference(lambda moved: run(backend, name, moved, y, numbers, None)[0][0], z, i)
+        assert dz[i] == pytest.approx(slope, rel=1e-5, abs=1e-7)
 
 
 FAR = {  # name: y, then loss and slope at z = -1e4 and at z = 1e4
@@ -162,14 +167,9 @@ def test_its_slope_is_a_central_difference(backend, name):
     z, y = rng.normal(0, 2, (6, 4)), rng.integers(0, 4, 6).astype(np.int32)
     weight = rng.uniform(0.5, 2, 6)
     _, dz = run_cross(backend, z, y, CROSS[name], weight)
-    step = 1e-6
     for i in np.ndindex(z.shape):
-        ends = []
-        for sign in (1, -1):
-            moved = z.copy()
-            moved[i] += sign * step
-            ends.append(run_cross(backend, moved, y, CROSS[name], weight)[0][0])
-        assert dz[i] == pytest.approx(0.5 * (ends[0] - ends[1]) / (2 * step), rel=1e-5, abs=1e-8)
+        slope = central_difference(lambda moved: run_cross(backend, moved, y, CROSS[name], weight)[0][0], z, i)
+        assert dz[i] == pytest.approx(0.5 * slope, rel=1e-5, abs=1e-8)
 
 
 @pytest.mark.parametrize("numbers", CROSS.values(), ids=CROSS)
@@ -213,3 +213,10 @@ def test_the_oracle_agrees_with_central_differences():
         up, down = (loss_of_rows(name, z + s * 1e-6 * (np.arange(3) == 1), y, given)[0] for s in (1, -1))
         slope = loss_of_rows(name, z, y, given)[1][:, 1]
         np.testing.assert_allclose(slope, (up - down) / 2e-6, rtol=tolerance("gradient", "float64")[0], atol=1e-8)
+
+
+def test_as_many_numbers_as_the_loss_takes():
+    network = Network((3, 2), loss="quantile", numbers=(0.1, 0.9))
+    assert network.loss_numbers(np.dtype(np.float64)).tolist() == [0.1, 0.9]
+    with pytest.raises(OptionError, match=r"numbers: the loss 'quantile' takes 2 here; got \(0\.5,\)"):
+        Network((3, 2), loss="quantile", numbers=(0.5,)).loss_numbers(np.dtype(np.float64))

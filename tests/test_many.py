@@ -5,11 +5,11 @@ import signal
 import sys
 import threading
 import time
-import tracemalloc
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
+from traced import peak
 
 from fastmlp import BackendUnavailable, DataError, OptionError, train, train_many
 
@@ -60,13 +60,8 @@ def test_any_number_of_threads(fit_all, backend, blobs, threads):
 
 def test_the_rows_are_held_once(fit_all):
     X, y = np.random.default_rng(0).random((10_000, 500)), np.arange(10_000) % 2  # 40 MB; as float32 20 MB
-    tracemalloc.start()
-    try:
-        fit_all([{"seed": seed, "epochs": 1, "batch_size": 128} for seed in range(6)], X, y)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert 20e6 < peak < 30e6
+    configs = [{"seed": seed, "epochs": 1, "batch_size": 128} for seed in range(6)]
+    assert 20e6 < peak(lambda: fit_all(configs, X, y)) < 30e6
 
 
 def test_no_more_threads_than_asked_for(fit_all, backend):
@@ -155,9 +150,8 @@ def test_an_error_in_a_callback_ends_all_and_names_its_config(fit_all):
     assert threading.active_count() == before
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="os.kill(SIGINT) ends the process there")
-def test_control_c_ends_all_and_keeps_what_is_done(fit_all, backend, blobs):
-    configs = [{}, {"epochs": 10**5}, {"epochs": 10**5, "seed": 1}, {"seed": 2}]
+def control_c_soon():
+    """Ctrl-C comes in half a second; the list gets the time at which it did."""
     sent = []
 
     def send():
@@ -165,9 +159,15 @@ def test_control_c_ends_all_and_keeps_what_is_done(fit_all, backend, blobs):
         sent.append(time.perf_counter())
         os.kill(os.getpid(), signal.SIGINT)
 
+    threading.Thread(target=send, daemon=True).start()
+    return sent
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="os.kill(SIGINT) ends the process there")
+def test_control_c_ends_all_and_keeps_what_is_done(fit_all, backend, blobs):
+    configs = [{}, {"epochs": 10**5}, {"epochs": 10**5, "seed": 1}, {"seed": 2}]
     fit_all(configs[:1])  # compiled now
-    timer = threading.Thread(target=send, daemon=True)
-    timer.start()
+    sent = control_c_soon()
     with pytest.warns(UserWarning, match="interrupted when 1 of 4 networks were done: the models so far are kept"):
         models = fit_all(configs)
     assert time.perf_counter() - sent[0] < 1
@@ -184,14 +184,7 @@ def test_control_c_ends_an_epoch_in_its_midst(backend):
     X, y = np.random.default_rng(0).random((60_000, 100), np.float32), np.arange(60_000) % 3
     config = {"backend": backend.name, "hidden": (4096,), "batch_size": 8, "epochs": 3}  # an epoch takes seconds
     train_many(X[:100], y[:100], [{**config, "epochs": 1}], progress=False)  # compiled now
-    sent = []
-
-    def send():
-        time.sleep(0.5)
-        sent.append(time.perf_counter())
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=send, daemon=True).start()
+    sent = control_c_soon()
     with pytest.warns(UserWarning, match="interrupted when 0 of 2 networks were done"):
         models = train_many(X, y, [config, config], progress=False, threads=2)
     assert time.perf_counter() - sent[0] < 1

@@ -2,7 +2,7 @@
 
 import copy
 import pickle
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import oracle
@@ -171,35 +171,22 @@ def test_threads_may_predict_with_one_model_at_once(backend, blobs):
     model = train(*blobs, **{**OPTIONS, "hidden": (300, 300)}, backend=backend.name)
     data = [np.random.default_rng(seed).standard_normal((2000, 4)).astype(np.float32) for seed in (0, 1)]
     want = [model.predict_proba(X) for X in data]
-    wrong = []
 
-    def work(k):
-        for _ in range(15):
-            if not np.array_equal(model.predict_proba(data[k]), want[k]):
-                wrong.append(k)
+    def right(k):
+        return all(np.array_equal(model.predict_proba(data[k]), want[k]) for _ in range(15))
 
-    threads = [threading.Thread(target=work, args=(k,)) for k in (0, 1)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(right, (0, 1))) == [True, True]
 
 
 def test_two_models_may_train_at_once(backend, blobs):
-    alone = [train(*blobs, **OPTIONS, seed=seed, backend=backend.name).parameters for seed in (0, 1)]
-    together = {}
+    def fit(seed):
+        return train(*blobs, **OPTIONS, seed=seed, backend=backend.name).parameters
 
-    def work(seed):
-        together[seed] = train(*blobs, **OPTIONS, seed=seed, backend=backend.name).parameters
-
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in (0, 1)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for seed in (0, 1):
-        np.testing.assert_array_equal(together[seed], alone[seed])
+    alone = [fit(seed) for seed in (0, 1)]
+    with ThreadPoolExecutor(2) as pool:
+        for together, expected in zip(pool.map(fit, (0, 1)), alone, strict=True):
+            np.testing.assert_array_equal(together, expected)
 
 
 def test_repr_names_sizes_backend_and_epochs(model, backend):

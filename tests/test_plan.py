@@ -1,7 +1,5 @@
 """Buffers, tiles, steps and epochs of one network on one backend."""
 
-import tracemalloc
-
 import numpy as np
 import oracle
 import pytest
@@ -9,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from steps import epoch
 from tolerance import assert_close
+from traced import peak
 
 from fastmlp import backends
 from fastmlp.backends.base import Rows
@@ -204,13 +203,7 @@ def test_full_batches_of_pixels_never_stand_in_memory_as_floats(backend, sizes):
     n = 60_000_000 // sizes[0]
     X, y = np.zeros((n, sizes[0]), np.uint8), np.zeros(n, np.int32)  # 60 MB; as floats 240 MB
     plan = OpsPlan(backend, Network(sizes), initialise(sizes, np.random.default_rng(0), np.dtype("float32")))
-    tracemalloc.start()
-    try:
-        plan.evaluate(Rows(X, y))
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 80e6
+    assert peak(lambda: plan.evaluate(Rows(X, y))) < 80e6
 
 
 def test_means():

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks.peers import machine, record
+from benchmarks.peers.options import THREADS, Folder, Keep, Most, Rounds, Threads
 from benchmarks.peers.process import Process, ProcessFailed
 from benchmarks.peers.rounds import Candidate, measure, spread
 
 from .cases import CASES, FIRST
 from .check import as_expected, same_nets
-from .work import NETS, ROW, Library, Nets
+from .work import EPOCHS, MANY, NETS, ROW, Library, Nets
 
 THEIRS = "scikit-learn"
-HEADS = ("", "ours, ms", "p10", "p90", "other, ms", "p10", "p90", "times ours")
+LIBRARIES: dict[str, tuple[str, dict[str, str]]] = {  # the module, and options for its classes
+    "fastmlp": ("fastmlp", {}),
+    "fastmlp, numba": ("fastmlp", {"backend": "numba"}),
+    THEIRS: ("sklearn.neural_network", {}),
+}
+HEADS = ("", "ms", "p10", "p90", "times as fast")
 KEYS = (*CASES, *(f"first-{key}" for key in FIRST), "many")
 
 
@@ -29,7 +33,7 @@ class Measured(NamedTuple):
 
     key: str
     title: str
-    seconds: dict[str, list[float]]  # by library, ours first
+    seconds: dict[str, list[float]]  # by library, ours first, last what they are compared with
     epochs: dict[str, int]  # that a fit took
     failed: dict[str, str]  # what failed or was wrong, and what was said
 
@@ -37,7 +41,6 @@ class Measured(NamedTuple):
 class Runs(NamedTuple):
     """How to measure."""
 
-    ours: str  # the module with our two classes
     most: int | None
     rounds: int
     threads: int
@@ -63,66 +66,57 @@ def fits(key: str, runs: Runs, processes: Mapping[str, Process]) -> Measured:
     return Measured(key, title, times.wall, epochs, times.failed)
 
 
-def first_fits(key: str, runs: Runs, modules: Mapping[str, str]) -> Measured:
+def first_fits(key: str, runs: Runs) -> Measured:
     """Import and first fit of one case, in a fresh process each."""
-    seconds: dict[str, list[float]] = {name: [] for name in modules}
+    seconds: dict[str, list[float]] = {name: [] for name in LIBRARIES}
     for _ in range(runs.rounds):
-        for name, module in modules.items():
-            process = Process(name, Library, module)
+        for name, library in LIBRARIES.items():
+            process = Process(name, Library, *library)
             process.call("open", key, runs.most)
             seconds[name].append(process.call("imported") + process.call("run", name).seconds)
             process.close()
     return Measured(f"first-{key}", f"import and first fit of a process: {CASES[key].title}", seconds, {}, {})
 
 
-def many(runs: Runs, console: Console) -> Measured | None:
+def many(runs: Runs) -> Measured:
     """Nets side by side, and one fit after another."""
     process = Process("fastmlp", Nets, runs.most, runs.threads)
     try:
-        opened = process.call("open")
-        if opened.refused:
-            console.print(f"  not there: {opened.refused}")
-            return None
         check = same_nets(process.call("run", ROW).outcome)
-        times = measure([Candidate(name, process, check) for name in opened.names], runs.rounds, nothing)
+        times = measure([Candidate(name, process, check) for name in (MANY, ROW)], runs.rounds, nothing)
     finally:
         process.close()
-    return Measured(
-        "many", f"{NETS} nets 16-100-26: train_many, and one fit after another", times.wall, {}, times.failed
-    )
+    return Measured("many", f"{NETS} nets 16-100-26, 16,000 rows, {EPOCHS} epochs", times.wall, {}, times.failed)
 
 
 def everything(runs: Runs, keys: Sequence[str], console: Console, stack: ExitStack) -> list[Measured]:
-    """The rows asked for. Raises typer.BadParameter where our module has not the two classes."""
-    modules = {"fastmlp": runs.ours, THEIRS: "sklearn.neural_network"}
-    processes = {name: Process(name, Library, module) for name, module in modules.items()}
+    """The rows asked for."""
+    processes = {name: Process(name, Library, *library) for name, library in LIBRARIES.items()}
     for process in processes.values():
         stack.callback(process.close)
-        if reason := process.call("missing"):
-            raise typer.BadParameter(f"--ours: expected a module with MLPClassifier and MLPRegressor; {reason}")
-    ways: dict[str, Callable[[], Measured | None]] = {
+    ways: dict[str, Callable[[], Measured]] = {
         **{key: lambda key=key: fits(key, runs, processes) for key in CASES},
-        **{f"first-{key}": lambda key=key: first_fits(key, runs, modules) for key in FIRST},
-        "many": lambda: many(runs, console),
+        **{f"first-{key}": lambda key=key: first_fits(key, runs) for key in FIRST},
+        "many": lambda: many(runs),
     }
     measured = []
     for key in keys:
         console.print(f"{key} ...")
-        if found := ways[key]():
-            measured.append(found)
+        measured.append(ways[key]())
     return measured
 
 
 def lines(measured: Sequence[Measured]) -> list[tuple[str, ...]]:
-    """The table: milliseconds of both, and their ratio."""
-    found = []
+    """The table: milliseconds of each, and how many times as fast as the last it is."""
+    found: list[tuple[str, ...]] = []
     for row in measured:
-        found += [(f"{row.title}: {line}", *[""] * 7) for line in record.absent({}, row.failed)]
-        if row.failed:
-            continue
-        ours, other = (spread(seconds) for seconds in row.seconds.values())
-        times = [f"{1e3 * value:.4g}" for value in (*ours, *other)]
-        found.append((row.title, *times, f"{other.median / ours.median:.2f}"))
+        found.append((row.title, *[""] * 4))
+        found += [(line, *[""] * 4) for line in record.absent({}, row.failed)]
+        spreads = {} if row.failed else {name: spread(seconds) for name, seconds in row.seconds.items()}
+        for name, times in spreads.items():
+            last = list(spreads.values())[-1]
+            cells = (f"{1e3 * value:.4g}" for value in times)
+            found.append((f"- {name}", *cells, f"{last.median / times.median:.2f}"))
     return found
 
 
@@ -130,25 +124,25 @@ def document(facts: Mapping[str, Any], measured: Sequence[Measured]) -> str:
     """The table with what one must know to read it."""
     return f"""# {facts["date"]}: fastmlp's estimators beside scikit-learn's
 
-`{facts["command"]}`: {facts["threads"]} threads, {facts["rounds"]} rounds after one of warm-up. Ours are those of
-`{facts["ours"]}`. Each library has a process of its own, stopped while the other fits; they take turns.
+`{facts["command"]}`: {facts["threads"]} threads, {facts["rounds"]} rounds after one of warm-up. Each library
+has a process of its own, stopped while another fits; they take turns.
 
-Estimators have their defaults but for what a row names, and random_state 0. Before a time counts, the loss of each of
-the first 30 epochs is compared with scikit-learn's, to 1e-6 of it in float64 and 1e-3 in float32, and the scores after
-the last; of a search, the scores of all candidates. The other side of the last row is fastmlp too: {ROW}.
+Estimators have their defaults but for what a row names, and random_state 0. So "fastmlp" chooses its backend itself,
+and finds the compiled code that "fastmlp, numba", with backend="numba", has left in its warm-up. Before a time counts,
+the loss of each of the first 30 epochs is compared with scikit-learn's, to 1e-6 of it in float64 and 1e-3 in float32,
+and the scores after the last; of a search, the scores of all candidates.
 
 {record.markdown_table(HEADS, lines(measured))}
 """
 
 
 def main(
-    most: Annotated[int | None, typer.Option("--rows", min=60, help="Rows of data at most.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Readings of each time.")] = 5,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = min(2, machine.cores()),
+    most: Most = None,
+    rounds: Rounds = 5,
+    threads: Threads = THREADS,
     only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(KEYS)}; may be given again.")] = None,
-    ours: Annotated[str, typer.Option(help="The module whose two classes stand beside scikit-learn's.")] = "fastmlp",
-    keep: Annotated[bool, typer.Option("--record", help="Write a dated record.")] = False,
-    folder: Annotated[Path, typer.Option(help="Where records go.")] = record.FOLDER,
+    keep: Keep = False,
+    folder: Folder = record.FOLDER,
 ) -> None:
     """Time fits of MLPClassifier and MLPRegressor beside scikit-learn's."""
     if unknown := set(only or ()) - set(KEYS):
@@ -156,14 +150,11 @@ def main(
     machine.limit_threads(threads, by_variables=False)
     about, console = machine.describe(), record.console()
     with ExitStack() as stack:
-        measured = everything(Runs(ours, most, rounds, threads), only or KEYS, console, stack)
-    table = Table(*HEADS)
-    for line in lines(measured):
-        table.add_row(*line)
-    console.print(table)
+        measured = everything(Runs(most, rounds, threads), only or KEYS, console, stack)
+    console.print(record.plain_table(HEADS, lines(measured)))
     if keep:
         facts = record.about(about, record.packages("fastmlp", "numpy", "numba", "scikit-learn", "scipy"), __package__)
-        facts |= {"ours": ours, "threads": threads, "rounds": rounds, "most rows": most,
+        facts |= {"threads": threads, "rounds": rounds, "most rows": most,
                   "table": [row._asdict() for row in measured]}  # fmt: skip
         record.keep(folder, "estimators", facts, document(facts, measured), console)
     if any(row.failed for row in measured):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 import time
 import warnings
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.peers.contract import NotThere
-from benchmarks.peers.work import Opened, Reading
+from benchmarks.peers.work import Reading
 
 from .cases import CASES, LETTERS
 
@@ -27,17 +27,13 @@ class Fitted(NamedTuple):
 
 
 class Library:
-    """The module with MLPClassifier and MLPRegressor."""
+    """The module with MLPClassifier and MLPRegressor; `options` are for both, beside a case's own."""
 
-    def __init__(self, module: str):
+    def __init__(self, module: str, options: Mapping[str, Any]):
         started = time.perf_counter()
-        self.module = importlib.import_module(module)
-        self.import_seconds = time.perf_counter() - started
-
-    def missing(self) -> str | None:
-        """Why the module cannot be compared, if so."""
-        lacking = [name for name in ("MLPClassifier", "MLPRegressor") if not hasattr(self.module, name)]
-        return f"{self.module.__name__} has no {' or '.join(lacking)}" if lacking else None
+        found = importlib.import_module(module)
+        self.classes = {name: getattr(found, name) for name in ("MLPClassifier", "MLPRegressor")}  # imported when named
+        self.import_seconds, self.options = time.perf_counter() - started, options
 
     def imported(self) -> float:
         """Seconds that importing the module took."""
@@ -47,7 +43,7 @@ class Library:
         """Make the data and the estimator, for `run` to fit clones of."""
         self.case = CASES[case]
         self.X, self.y = self.case.data(most)
-        self.estimator = getattr(self.module, self.case.estimator)(random_state=0, **self.case.options)
+        self.estimator = self.classes[self.case.estimator](random_state=0, **self.case.options, **self.options)
         if self.case.grid:
             from sklearn.model_selection import GridSearchCV
 
@@ -95,12 +91,6 @@ class Nets:
             for seed in range(NETS)
         ]
 
-    def open(self) -> Opened:
-        """The two ways, or why there is only one."""
-        if not hasattr(self.fastmlp, "train_many"):
-            return Opened([], "fastmlp has no train_many")
-        return Opened([MANY, ROW])
-
     def run(self, name: str, times: int = 1) -> Reading:
         """Time the training of all nets once; the outcome is the parameters of each (nets, P)."""
         started = time.perf_counter()
@@ -110,8 +100,6 @@ class Nets:
 
     def side_by_side(self) -> list[Any]:
         """By one call."""
-        if not hasattr(self.fastmlp, "train_many"):
-            raise NotThere("fastmlp has no train_many")
         return list(self.fastmlp.train_many(self.X, self.y, self.configs, threads=self.threads, progress=False))
 
     def in_a_row(self) -> list[Any]:

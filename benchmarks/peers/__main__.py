@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +12,7 @@ from rich.console import Console
 from . import machine, record
 from .contract import LIBRARIES, OURS
 from .jobs import images_name
+from .options import THREADS, Folder, Keep, Most, Rounds, Threads
 from .peak import peak
 from .process import Process
 from .rounds import measure
@@ -23,14 +23,14 @@ NAMES = {"fastmlp", *LIBRARIES} - set(OURS)  # for --only
 
 
 def main(
-    most: Annotated[int | None, typer.Option("--rows", min=60, help="Rows of data at most.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Readings of each time.")] = 15,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads in every library.")] = min(2, machine.cores()),
+    most: Most = None,
+    rounds: Rounds = 15,
+    threads: Threads = THREADS,
     only: Annotated[
         list[str] | None, typer.Option(help="A row or a library; may be given again. fastmlp always runs.")
     ] = None,
-    keep: Annotated[bool, typer.Option("--record", help="Write a dated record.")] = False,
-    folder: Annotated[Path, typer.Option(help="Where records go.")] = record.FOLDER,
+    keep: Keep = False,
+    folder: Folder = record.FOLDER,
 ) -> None:
     """Time fastmlp beside JAX, torch and scikit-learn, on the same data, start, rule and precision."""
     machine.limit_threads(threads)

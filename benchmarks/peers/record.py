@@ -89,6 +89,14 @@ def terminal_table(measured: Sequence[Measured], peak: float) -> Table:
     return table
 
 
+def plain_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
+    """A table for people, of one part."""
+    table = Table(*heads)
+    for line in lines:
+        table.add_row(*line)
+    return table
+
+
 def markdown_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A table for a document."""
     rule = ["---", *["---:"] * (len(heads) - 1)]

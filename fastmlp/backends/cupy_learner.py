@@ -25,6 +25,7 @@ from fastmlp.dropout import Dropout, step_key
 from fastmlp.kernels import cuda
 from fastmlp.kernels.cuda import tensor
 from fastmlp.kernels.cuda.products import PRECISIONS
+from fastmlp.kernels.cuda.tensor_tiles import Card, unsupported
 from fastmlp.network import Network, layer_views, loss_and_gradients, parameter_count
 from fastmlp.optimizers import Optimizer, Settings, step_scalars
 
@@ -46,7 +47,7 @@ class CupyLearner:
         The optimizer's, on the GPU.
     launches : str
         How the kernels of the last epoch were launched; why, where it was one by one.
-    tensor : tensor.Card or None
+    tensor : Card or None
         The card, where the tensor-core kernels can take this network; None leaves them out.
     fused : bool
         Whether one kernel does what lies between the first product and the last.
@@ -281,12 +282,12 @@ def plain(network: Network) -> bool:
     return relu and network.loss == "cross_entropy" and not any(network.numbers) and not network.dropout
 
 
-def tensor_card(plan: CupyPlan) -> tensor.Card | None:
+def tensor_card(plan: CupyPlan) -> Card | None:
     """The card at hand, where the tensor-core kernels can take the network at this precision."""
     if plan.precision != PRECISIONS["float16"] or not plain(plan.network):
         return None
     card = tensor.card()
-    return None if tensor.unsupported(plan.sizes, card) else card
+    return None if unsupported(plan.sizes, card) else card
 
 
 def sum_places(sizes: tuple[int, ...], fused: bool) -> np.ndarray:

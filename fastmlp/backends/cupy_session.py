@@ -9,7 +9,8 @@ import numpy as np
 
 from fastmlp.backends.base import Array, Rows
 from fastmlp.kernels import cuda
-from fastmlp.kernels.cuda import tensor
+from fastmlp.kernels.cuda.tensor import Work
+from fastmlp.kernels.cuda.tensor_tiles import row_bytes
 
 
 class Session:
@@ -34,7 +35,7 @@ class Session:
         self.graphs: dict[tuple[int, int], Any] = {}  # by rows of a step and number of steps
         self.warm: set[int] = set()  # rows of a step that ran already, so that everything is compiled
         self.whole: tuple[np.ndarray | None, ...] = ()  # (index,) of all rows, where they stand in the tile as they are
-        self.work: tensor.Work | None = None  # where the tensor-core kernels take the steps
+        self.work: Work | None = None  # where the tensor-core kernels take the steps
         self.packed: Array = None  # (M, I and what is missing to a multiple of 16): X as they take it
 
     def fits(self, rows: Rows, batch: int, steps: int, penalty: bool) -> bool:
@@ -57,7 +58,7 @@ class Session:
 
 def padded(X: Array) -> Array:
     """X (M, I) uint8 with rows of a multiple of 16 bytes: itself where they are, else a copy with zeros behind."""
-    width = tensor.row_bytes(X.shape[1])
+    width = row_bytes(X.shape[1])
     if X.shape[1] == width:
         return X
     wide = cupy.zeros((len(X), width), np.uint8)

@@ -8,13 +8,19 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
 
-from fastmlp.backends import parameter_type, select
+from fastmlp.backends import load, parameter_type, select
 from fastmlp.backends.base import Backend
+from fastmlp.device_arrays import lies_on_gpu
 from fastmlp.estimators.choice import Fit, choose, is_compiled
 from fastmlp.estimators.constraints import REDUCED, STOCHASTIC, check_activations, check_together
-from fastmlp.estimators.data import Data, on_host
+from fastmlp.estimators.data import Data, checked_on_gpu, on_host
 from fastmlp.estimators.draws import start_values
 from fastmlp.estimators.engine import Engine, packed, thread_limit
 from fastmlp.estimators.fitting import fit_stochastic
@@ -71,8 +77,8 @@ class BaseMLP(BaseEstimator, ABC):
         check_activations(self.activation)
         check_together(self, incremental, validation_data)
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
-        X, y = self._checked(on_host(X), on_host(y), self._types(first), first)
-        weight = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)  # (N,)
+        X, y = self._checked(self._in_place(X), on_host(y), self._types(first), first)
+        weight = None if sample_weight is None else checked_weight(sample_weight, y)  # (N,)
         self._learn_targets(y, incremental)
         data = Data(X, y, self._encode(y, X.dtype), self._weighted(y, weight, incremental))
         validation = None if validation_data is None else self._checked_validation(validation_data, X.dtype)
@@ -92,6 +98,28 @@ class BaseMLP(BaseEstimator, ABC):
             )
         return self
 
+    def _in_place(self, X: Any) -> Any:
+        """X where it lies if that is a GPU and the network runs there, else on the host."""
+        if not lies_on_gpu(X):
+            return on_host(X)
+        if self.backend == "auto" and "_engine" in vars(self):
+            on_gpu = self._engine.backend.name == "cupy"
+        else:
+            on_gpu = self.backend in ("auto", "cupy") and isinstance(load("cupy"), Backend)
+        return X if on_gpu else on_host(X)
+
+    def _validated(self, X: Any, y: Any, types: Any, reset: bool, **checks: Any) -> tuple[Any, Any]:
+        """X (N, I) and y as scikit-learn's validate_data leaves them; rows on a GPU stay there."""
+        checks |= {"multi_output": True}
+        if not lies_on_gpu(X):
+            return validate_data(  # type: ignore[no-any-return]
+                self, X, y, accept_sparse="csr", dtype=types, order="C", reset=reset, **checks
+            )
+        X = checked_on_gpu(self, X, types, reset)
+        y = validate_data(self, y=y, reset=False, **checks)
+        check_consistent_length(X, y)
+        return X, y
+
     def _types(self, first: bool) -> Any:
         """The floating types that X keeps; any other becomes the first of them."""
         if not first:
@@ -104,8 +132,8 @@ class BaseMLP(BaseEstimator, ABC):
         """The user's own rows to validate on."""
         if not isinstance(given, tuple | list) or len(given) not in (2, 3):
             raise ValueError(f"validation_data: expected (X, y) or (X, y, sample_weight); got {type(given).__name__}")
-        X, y = self._checked(on_host(given[0]), on_host(given[1]), dtype, False)
-        weight = None if len(given) == 2 else _check_sample_weight(given[2], X, dtype=np.float64)  # (N,)
+        X, y = self._checked(self._in_place(given[0]), on_host(given[1]), dtype, False)
+        weight = None if len(given) == 2 else checked_weight(given[2], y)  # (N,)
         return Data(X, y, self._encode(y, dtype), weight)
 
     def _prepare_network(self, data: Data, first: bool) -> Fit:
@@ -175,15 +203,17 @@ class BaseMLP(BaseEstimator, ABC):
     def _logits(self, X: Any) -> np.ndarray:
         """The last layer's z (N, O) of raw rows X (N, I)."""
         check_is_fitted(self)
-        X = validate_data(self, on_host(X), accept_sparse="csr", dtype=self.coefs_[0].dtype, order="C", reset=False)
-        engine = vars(self).get("_engine")
-        if engine is None:  # it stayed behind when the estimator was pickled
+        if "_engine" not in vars(self):  # it stayed behind when the estimator was pickled
             sizes, parameters = packed(self.coefs_, self.intercepts_)
             name = "numpy" if self.backend == "auto" and self.precision not in REDUCED else self.backend
             self._build(self._network(sizes, parameters.dtype), parameters, select(name).backend)
-            engine = self._engine
-        engine.take(self.coefs_, self.intercepts_)
-        return np.asarray(engine.logits(X))
+        X, dtype = self._in_place(X), self.coefs_[0].dtype
+        if lies_on_gpu(X):
+            X = checked_on_gpu(self, X, dtype, False)
+        else:
+            X = validate_data(self, X, accept_sparse="csr", dtype=dtype, order="C", reset=False)
+        self._engine.take(self.coefs_, self.intercepts_)
+        return np.asarray(self._engine.logits(X))
 
     def to_sklearn(self) -> Any:
         """A fitted estimator of scikit-learn's with a copy of the weights; it predicts the same.
@@ -234,6 +264,11 @@ class BaseMLP(BaseEstimator, ABC):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def checked_weight(weight: Any, y: Any) -> np.ndarray:
+    """The weights (N,) of the rows that y has the targets of. Raises ValueError where they cannot be used."""
+    return np.asarray(_check_sample_weight(on_host(weight), y, dtype=np.float64))
 
 
 def keep(model: Any, given: dict[str, Any]) -> None:

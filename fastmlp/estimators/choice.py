@@ -13,12 +13,13 @@ from scipy.sparse import issparse
 
 from fastmlp.backends import load
 from fastmlp.backends.base import Backend
-from fastmlp.network import Network
+from fastmlp.network import Network, parameter_count
 
-# Seconds, measured on 2 cores of an AMD EPYC (Zen 5): to compile for one kind of fit; to load that from the compile
-# cache; to import Numba before; and what NumPy takes longer than compiled code, for each step and for each flop.
-COMPILE, LOAD, IMPORT = 13.0, 0.3, 1.2
-STEP, FLOP = 2e-4, {"float32": 6e-12, "float64": 1.2e-11}
+# Seconds, measured on 2 cores of an AMD EPYC (Zen 4): to compile for one kind of fit; to load that from the compile
+# cache; to import Numba before. What NumPy takes longer than compiled code: for each step, for each byte of parameters
+# in a step, and for each byte of a number for each flop.
+COMPILE, LOAD, IMPORT = 10.0, 0.1, 0.6
+STEP, BYTE, FLOP = 1.5e-4, 7.5e-10, 4e-13
 
 
 class Fit(NamedTuple):
@@ -43,9 +44,12 @@ class Fit(NamedTuple):
     @property
     def gain(self) -> float:
         """Seconds that compiled code saves, about."""
-        n = self.X.shape[0]
-        flop = 6 * sum(a * b for a, b in pairwise(self.network.sizes)) * n * self.epochs
-        return float(self.epochs * -(-n // self.batch) * STEP + flop * FLOP[self.X.dtype.name])
+        (n, _), size = self.X.shape, self.X.dtype.itemsize
+        inputs, *layers = self.network.sizes
+        read = self.X.nnz / n if issparse(self.X) else inputs  # numbers of a row that products take
+        flop = 6 * n * sum(a * b for a, b in pairwise((read, *layers)))  # of an epoch
+        step = STEP + parameter_count(self.network.sizes) * size * BYTE
+        return float(self.epochs * (-(-n // self.batch) * step + flop * size * FLOP))
 
 
 could_save: defaultdict[str, float] = defaultdict(float)  # seconds, by kind, of the fits of this process
@@ -63,7 +67,7 @@ def choose(fit: Fit) -> Backend:
         return gpu
     could_save[fit.kind] += fit.gain
     saved = could_save[fit.kind]
-    if saved > (LOAD if "numba" in sys.modules else LOAD + IMPORT):
+    if saved > LOAD and ("numba" in sys.modules or sum(could_save.values()) > LOAD + IMPORT):
         compiled = load("numba")
         if isinstance(compiled, Backend) and (saved > COMPILE or is_marked(fit)):
             return compiled

@@ -12,7 +12,6 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import type_of_target, unique_labels
-from sklearn.utils.validation import validate_data
 
 from fastmlp.activations import logistic
 from fastmlp.estimators.base import BaseMLP, keep
@@ -181,7 +180,7 @@ out_activation_, n_features_in_, feature_names_in_, classes_
             return np.asarray(np.log(self.predict_proba(X)))  # (N, O)
 
     def _checked(self, X: Any, y: Any, types: Any, reset: bool) -> tuple[Any, Any]:
-        X, y = validate_data(self, X, y, accept_sparse="csr", multi_output=True, dtype=types, order="C", reset=reset)
+        X, y = self._validated(X, y, types, reset)
         return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
 
     def _learn_targets(self, y: Any, incremental: bool) -> None:

@@ -6,11 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastmlp.device_arrays import lies_on_gpu
+from fastmlp.inputs import as_table, check_finite
+
 
 class Data(NamedTuple):
     """Checked rows with their targets."""
 
-    X: Any  # (N, I) ndarray or CSR
+    X: Any  # (N, I) ndarray, CuPy's, or CSR
     y: Any  # (N,) or (N, O) as they were given
     codes: np.ndarray  # (N,) int32 class codes or (N, O), as the network takes them
     weight: np.ndarray | None  # (N,)
@@ -36,6 +39,8 @@ def split_rows(data: Data, fraction: float, stratify: bool, random: np.random.Ra
 def take_rows(data: Data, index: np.ndarray) -> Data:
     """A copy of some rows. index (n,)."""
     weight = None if data.weight is None else data.weight[index]
+    if lies_on_gpu(data.X):
+        return Data(data.X.take(index, axis=0), data.y[index], data.codes[index], weight)
     return Data(data.X[index], data.y[index], data.codes[index], weight)
 
 
@@ -45,3 +50,25 @@ def on_host(X: Any) -> Any:
         return X
     on_cpu = X.__dlpack_device__()[0] == 1
     return np.from_dlpack(X) if on_cpu else np.from_dlpack(X, device="cpu", copy=True)
+
+
+def checked_on_gpu(model: Any, X: Any, types: Any, reset: bool) -> Any:
+    """Rows X (N, I) that lie on a GPU as CuPy's, of one of the floating `types`; no copy of rows that are so.
+
+    What `sklearn.utils.validation.validate_data` does for rows on the host: raises ValueError for rows that cannot be
+    used, and where `reset`, notes the number of columns on the model.
+    """
+    types = types if isinstance(types, tuple) else (types,)
+    X = as_table(X)
+    if X.dtype not in types:
+        X = X.astype(types[0])
+    check_finite(X, "X")
+    if reset:
+        vars(model).pop("feature_names_in_", None)
+        model.n_features_in_ = X.shape[1]
+    elif X.shape[1] != model.n_features_in_:
+        raise ValueError(
+            f"X has {X.shape[1]} features, but {type(model).__name__} is expecting {model.n_features_in_} features as "
+            "input"
+        )
+    return X

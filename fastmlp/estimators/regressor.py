@@ -10,7 +10,6 @@ from sklearn.metrics import d2_pinball_score
 from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import validate_data
 
 from fastmlp.estimators.base import BaseMLP, keep
 from fastmlp.estimators.constraints import CONSTRAINTS, real
@@ -160,10 +159,7 @@ out_activation_, n_features_in_, feature_names_in_
         return tuple(float(q) for q in np.ravel(self.quantile))
 
     def _checked(self, X: Any, y: Any, types: Any, reset: bool) -> tuple[Any, Any]:
-        X, y = validate_data(
-            self, X, y, accept_sparse="csr", multi_output=True, y_numeric=True, dtype=types, order="C",
-            reset=reset,
-        )  # fmt: skip
+        X, y = self._validated(X, y, types, reset, y_numeric=True)
         return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
 
     def _learn_targets(self, y: Any, incremental: bool) -> None:
@@ -188,7 +184,9 @@ out_activation_, n_features_in_, feature_names_in_
     def _loss(self, outputs: int, dtype: np.dtype) -> tuple[str, tuple[float, ...]]:
         if self.loss == "huber":
             return "huber", (float(self.huber_delta),) * outputs
-        return self.loss, self._quantiles() if self.loss == "quantile" else ()
+        if self.loss == "quantile":
+            return "quantile", self._quantiles() * (outputs // len(self._quantiles()))
+        return self.loss, ()
 
     def _loss_share(self) -> float:
         # scikit-learn reports the mean over outputs of the squared error, and takes the gradient of the sum.

@@ -193,19 +193,20 @@ def rounded_product(real):
 
     The numbers of A are neighbours either along k or from row to row.
     """
-    rows_at_once, width = 2 * LEAST_ROWS, panel_bytes()
-    row, step = DEPTH // 2 * PAIR + LINE, rows_at_once * PAIR + LINE  # from row to row, or from k to k
-    panel = DEPTH // 2 * width
+    most_rows, deep, width = 8 * LEAST_ROWS, 2 * DEPTH, panel_bytes()  # numbers are half as long
+    row, step = deep // 2 * PAIR + LINE, most_rows * PAIR + LINE  # from row to row, or from k to k
+    panel = deep // 2 * width
 
     def multiply(a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K, finish):
-        room = reserve(panel + max(rows_at_once * row, DEPTH // 2 * step))
+        room = reserve(panel + max(most_rows * row, deep // 2 * step))
         left, columns = room + panel, width // PAIR
         left_row, left_step = (row, PAIR) if a_step == PAIR else (PAIR, step)
-        for k in range(0, max(K, 1), DEPTH):
-            pieces, ending = min(DEPTH, K - k), finish if k + DEPTH >= K else PLAIN
+        for k in range(0, max(K, 1), deep):
+            pieces, ending = min(deep, K - k), finish if k + deep >= K else PLAIN
             begin, begin_row = (c, c_row) if k else (start, start_row)
-            for m in range(0, M, rows_at_once):
-                rows, source = min(rows_at_once, M - m), a + k * a_step + m * a_row
+            most = min(most_rows, max(1, BLOCK_OF_A * 2 // PAIR // max(pieces, 1) // LEAST_ROWS) * LEAST_ROWS)
+            for m in range(0, M, most):
+                rows, source = min(most, M - m), a + k * a_step + m * a_row
                 if a_step == PAIR:
                     round_rows(source, a_row, rows, pieces, left, row)
                 else:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-Array = Any  # cupy.ndarray
+from .arrays import Array
 
 WORKSPACE = {True: 32 << 20, False: 4 << 20}  # bytes that NVIDIA asks for, from compute capability 9.0 on and before
 KINDS = {np.dtype(np.float32): 0, np.dtype(np.float64): 1, np.dtype(np.float16): 2, np.dtype(np.uint16): 14}

@@ -1,5 +1,5 @@
 // What the tensor-core kernels share. They take a net with one hidden layer, ReLU and softmax, uint8 rows, and float16
-// operands with float32 sums. Sizes are constants of the compilation: see tensor.py, which chooses them.
+// operands with float32 sums. Sizes are constants of the compilation: see tensor_tiles.py, which chooses them.
 //
 // N rows of a batch, I inputs, H hidden units, O classes, P parameters: W1 (I, H), b1 (H,), W2 (H, O), b2 (O,), one
 // after the other. All arrays are C-ordered.

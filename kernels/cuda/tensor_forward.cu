@@ -21,7 +21,7 @@ constexpr int STAGE = ROWS * X_PITCH + CHUNK * W_PITCH;
 constexpr int W2_AT = STAGES * STAGE;
 constexpr int Z2_AT = W2_AT + (WIDTH + 8) * C_PITCH;
 constexpr int DZ2_AT = Z2_AT + 4 * UNIT_WARPS * ROWS * Z2_PITCH;
-static_assert(SHARED_BYTES == DZ2_AT + ROWS * C_PITCH, "tensor.py and this file count differently");
+static_assert(SHARED_BYTES == DZ2_AT + ROWS * C_PITCH, "tensor_tiles.py and this file count differently");
 static_assert(4 * (TAIL + 2 * WARPS) <= W2_AT, "no room for the sums");
 static_assert(WIDTH == 8 * UNIT_TILES * UNIT_WARPS && O <= 16 && CHUNK % 16 == 0, "sizes the tiles cannot hold");
 

@@ -12,7 +12,7 @@ constexpr int PAIRS = INPUT_TILES / 2, ALONE = INPUT_TILES % 2;
 
 constexpr int X_PITCH = spread(BLOCK_INPUTS), D_PITCH = spread(2 * WIDTH);
 constexpr int STAGE = CHUNK * (X_PITCH + D_PITCH);
-static_assert(SHARED_BYTES == STAGES * STAGE, "tensor.py and this file count differently");
+static_assert(SHARED_BYTES == STAGES * STAGE, "tensor_tiles.py and this file count differently");
 static_assert(WIDTH == 8 * UNIT_TILES * UNIT_WARPS && CHUNK % 16 == 0, "sizes the tiles cannot hold");
 
 // Sends rows of X, (CHUNK, BLOCK_INPUTS) bytes, and of dz1, (CHUNK, WIDTH) halves, on their way into a stage; 0

@@ -4,7 +4,7 @@ import numpy as np
 import oracle
 import pytest
 import scipy.sparse
-from steps import epoch
+from steps import epoch, learner, run
 from tolerance import assert_close
 
 pytest.importorskip("numba")
@@ -12,12 +12,12 @@ pytest.importorskip("numba")
 from fastmlp.kernels.cpu import csr
 from fastmlp.kernels.cpu.cache import for_python
 
-from fastmlp import DataError, MLPClassifier, backends
+from fastmlp import DataError, MLPClassifier
 from fastmlp.backends import numba_learner, numba_plan
 from fastmlp.backends.base import Rows
 from fastmlp.backends.numba_learner import LARGE
-from fastmlp.network import Network, initialise, layer_views
-from fastmlp.optimizers import OPTIMIZERS, Settings, find
+from fastmlp.network import initialise, layer_views
+from fastmlp.optimizers import OPTIMIZERS
 
 NET = (130, 33, 5)
 N = 300
@@ -43,19 +43,6 @@ def data(real="float32", seed=0, n=N):
     return scipy.sparse.csr_matrix(X), rng.integers(0, NET[-1], n).astype(np.int32)
 
 
-def learner(name, real="float32", rule="momentum", threads=1):
-    """A learner of the backend, as it starts."""
-    start = initialise(NET, np.random.default_rng(3), np.dtype(real))
-    made = backends.load(name).plan(Network(NET), start, threads).learner(find(rule), Settings())
-    made.rate = 0.01 if rule.startswith(("adam", "heavy")) else 0.1
-    return made
-
-
-def run(made, rows, batch, epochs=3):
-    """The curve of (loss, accuracy), and the parameters in the end."""
-    return np.array([epoch(made, rows, batch) for _ in range(epochs)]), made.plan.parameters
-
-
 def assert_same(made, reference, rows, batch, real="float32"):
     """Epochs, evaluation, logits and gradient of one are the other's."""
     for got, want in zip(run(made, rows, batch), run(reference, rows, batch), strict=True):
@@ -72,14 +59,14 @@ def test_batches_are_those_of_the_numpy_backend(rule):
     X, y = data()
     rows = Rows(X, y, np.random.default_rng(1).permutation(N)[:290])
     for threads in (1, 2, 3):
-        assert_same(learner("numba", rule=rule, threads=threads), learner("numpy", rule=rule), rows, 48)
+        assert_same(learner("numba", NET, rule=rule, threads=threads), learner("numpy", NET, rule=rule), rows, 48)
 
 
 def test_double_precision_and_large_batches():
     X, y = data("float64", n=2 * LARGE + 99)
     for batch in (500, LARGE + 7):
         for threads in (1, 2):
-            made, reference = (learner(name, "float64", "adam", threads) for name in ("numba", "numpy"))
+            made, reference = (learner(name, NET, "float64", "adam", threads) for name in ("numba", "numpy"))
             assert_same(made, reference, Rows(X, y), batch, "float64")
 
 
@@ -88,7 +75,7 @@ def test_the_full_batch_follows_the_oracle():
     start = layer_views(initialise(NET, np.random.default_rng(3), np.dtype("float64")), NET)
     curve, _, W, b = oracle.train(X.toarray(), y, *start, steps=4, rule="adam", rate=0.01)
     for batch in (N, LARGE + 7):
-        made = learner("numba", "float64", "adam", 2)
+        made = learner("numba", NET, "float64", "adam", 2)
         got, parameters = run(made, Rows(X, y), batch, 4)
         assert_close(got[:, 0], curve, "float64", "run")
         for part, want in zip(sum(layer_views(parameters, NET), ()), (*W, *b), strict=True):
@@ -98,7 +85,7 @@ def test_the_full_batch_follows_the_oracle():
 def test_any_number_of_threads_gives_the_same_bits():
     X, y = data()
     rows = Rows(X, y, np.random.default_rng(0).permutation(N))
-    ends = [run(learner("numba", rule="adam", threads=threads), rows, 50)[1] for threads in (1, 2, 3)]
+    ends = [run(learner("numba", NET, rule="adam", threads=threads), rows, 50)[1] for threads in (1, 2, 3)]
     assert ends[0].tobytes() == ends[1].tobytes() == ends[2].tobytes()
 
 
@@ -129,21 +116,23 @@ def twice(X):
 def test_any_form_of_csr(form):
     X, y = data()
     order = np.array([5, 5, 5, 299, 0, *range(200)])  # a row may come more than once
-    want = run(learner("numpy"), Rows(X, y, order), 48)
+    want = run(learner("numpy", NET), Rows(X, y, order), 48)
     other = form(X)
-    got = run(learner("numba", threads=2), Rows(other, y, order), 48)
+    got = run(learner("numba", NET, threads=2), Rows(other, y, order), 48)
     for one, expected in zip(got, want, strict=True):
         assert_close(one, expected, "float32", "run")
 
 
 def test_rows_of_nothing_at_all():
     X, y = scipy.sparse.csr_matrix((60, NET[0]), dtype=np.float32), data()[1][:60]
-    assert_same(learner("numba", rule="adam", threads=2), learner("numpy", rule="adam"), Rows(X, y, np.arange(60)), 16)
+    assert_same(
+        learner("numba", NET, rule="adam", threads=2), learner("numpy", NET, rule="adam"), Rows(X, y, np.arange(60)), 16
+    )
 
 
 def test_a_learner_takes_csr_and_arrays_in_turn():
     X, y = data()
-    made, reference = learner("numba", rule="adam", threads=2), learner("numpy", rule="adam")
+    made, reference = learner("numba", NET, rule="adam", threads=2), learner("numpy", NET, rule="adam")
     for batch, given in ((40, X), (40, X.toarray()), (60, X), (2 * LARGE, X), (7, X)):
         rows = Rows(given, y, np.arange(N))
         assert_close(epoch(made, rows, batch), epoch(reference, rows, batch), "float32", "run")
@@ -153,7 +142,7 @@ def test_a_learner_takes_csr_and_arrays_in_turn():
 def test_a_nan_passes():
     X, y = data()
     X.data[10] = np.nan
-    assert np.isnan(epoch(learner("numba", threads=2), Rows(X, y), 50)[0])
+    assert np.isnan(epoch(learner("numba", NET, threads=2), Rows(X, y), 50)[0])
 
 
 def test_beside_products_of_bfloat16_those_of_csr_are_not_rounded():
@@ -184,7 +173,7 @@ def broken(part, place, value):
 )
 def test_indices_that_lead_beyond_the_matrix_are_refused(part, place, value):
     X, y = broken(part, place, value)
-    made = learner("numba")
+    made = learner("numba", NET)
     before = made.plan.parameters.copy()
     for use in (lambda: epoch(made, Rows(X, y), 50), lambda: made.plan.logits(X), lambda: made.gradient(Rows(X, y))):
         with pytest.raises(DataError, match="expected a CSR matrix whose indices lie in it"):

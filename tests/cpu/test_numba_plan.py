@@ -5,22 +5,22 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from steps import epoch
+from steps import epoch, learner, run
 from tolerance import assert_close
 
 pytest.importorskip("numba")
 
-from fastmlp import backends, train
+from fastmlp import train
 from fastmlp.backends import numba_learner
 from fastmlp.backends.base import Rows
 from fastmlp.backends.numba_learner import LARGE
-from fastmlp.network import Network, initialise
-from fastmlp.optimizers import OPTIMIZERS, Settings, find
+from fastmlp.optimizers import OPTIMIZERS
 
 BATCH = {"phases": 48, "tiles": LARGE + 7}
 ROWS = {"phases": 211, "tiles": 2 * LARGE + 99}  # the last batch is smaller
@@ -46,19 +46,6 @@ def data(n, sizes, real, kind="normal", seed=0):
         X[:, sizes[0] // 2] = X[n // 2] = 0  # a column and a row of nothing
         X[n // 3] = 1
     return X, y
-
-
-def learner(name, sizes, real, rule="momentum", threads=1):
-    """A learner of the backend, as it starts."""
-    start = initialise(sizes, np.random.default_rng(3), np.dtype(real))
-    made = backends.load(name).plan(Network(sizes), start, threads).learner(find(rule), Settings())
-    made.rate = 0.01 if rule.startswith(("adam", "heavy")) else 0.1
-    return made
-
-
-def run(made, rows, batch, epochs=3):
-    """The curve of (loss, accuracy), and the parameters in the end."""
-    return np.array([epoch(made, rows, batch) for _ in range(epochs)]), made.plan.parameters
 
 
 def assert_same_run(got, want, real):
@@ -293,16 +280,8 @@ def test_two_fits_at_once_give_the_bits_of_each_alone():
         return train(X, y, backend="numba", hidden=33, epochs=5, seed=seed, threads=2, progress=False)
 
     alone = [fit(seed) for seed in range(2)]
-    together = [None, None]
-
-    def put(seed):
-        together[seed] = fit(seed)
-
-    members = [threading.Thread(target=put, args=(seed,)) for seed in range(2)]
-    for member in members:
-        member.start()
-    for member in members:
-        member.join()
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(fit, range(2)))
     for one, other in zip(alone, together, strict=True):
         assert all(a.tobytes() == b.tobytes() for a, b in zip(one.weights, other.weights, strict=True))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
+import cuemu
 import fake_cupy
 import pytest
 
@@ -12,7 +13,7 @@ import fastmlp.backends
 from fastmlp.backends.base import Backend
 
 # What keeps what it imported of cupy or numba.
-BOUND = ("fastmlp.backends.cupy", "fastmlp.backends.numba", "fastmlp.kernels.cuda.tensor", "fastmlp.kernels.cuda")
+BOUND = ("fastmlp.backends.cupy", "fastmlp.backends.numba", "fastmlp.kernels.cuda")
 
 
 def forget() -> None:
@@ -26,7 +27,7 @@ def forget() -> None:
 
 def take_place(patch: pytest.MonkeyPatch):
     """Put the stand-in for CuPy in its place."""
-    if fake_cupy.COMPILER is None:
+    if cuemu.COMPILER is None:
         pytest.skip("no C++ compiler to run the CUDA kernels on the CPU: install g++, or name one in CXX")
     for name, module in {"cupy": fake_cupy, **fake_cupy.MODULES}.items():
         patch.setitem(sys.modules, name, module)

@@ -8,13 +8,13 @@ from typing import NamedTuple
 import fake_cupy
 import numpy as np
 import oracle
-from fastmlp.kernels.cuda import tensor
+from fastmlp.kernels.cuda import tensor, tensor_tiles
 from tolerance import tolerance
 
 KB = 1024
 SHARED = {75: 64 * KB, 80: 163 * KB, 86: 99 * KB, 89: 99 * KB, 90: 227 * KB, 100: 227 * KB, 120: 99 * KB}  # of a block
 PROCESSORS = {80: 108, 86: 84, 89: 128, 90: 132, 100: 148, 120: 170}  # of a large card of each kind
-SMALL = {capability: tensor.Card(capability, 2, SHARED[capability]) for capability in PROCESSORS}
+SMALL = {capability: tensor_tiles.Card(capability, 2, SHARED[capability]) for capability in PROCESSORS}
 """Cards with two multiprocessors: a few hundred rows are enough for every way through the kernels."""
 
 REFERENCE = (784, 160, 10)
@@ -61,7 +61,7 @@ class Problem(NamedTuple):
 def problem(sizes: tuple[int, int, int], n: int, seed: int = 0) -> Problem:
     """Weights are float16's numbers: rounding them is no part of the error, and no hidden unit changes sides for it."""
     (I, H, O), random, M = sizes, np.random.default_rng(seed), n + 13
-    X = random.integers(0, 256, (M, tensor.row_bytes(I))).astype(np.uint8)  # (M, BYTES)
+    X = random.integers(0, 256, (M, tensor_tiles.row_bytes(I))).astype(np.uint8)  # (M, BYTES)
     X[:, :I] *= random.random((M, I)) < 0.4
     W = [random.standard_normal(shape) * np.sqrt(2 / shape[0]) for shape in ((I, H), (H, O))]
     b = [random.standard_normal(units).astype(np.float32) / 10 for units in (H, O)]
@@ -88,7 +88,7 @@ class Answer(NamedTuple):
 
 
 def step(
-    case: Problem, card: tensor.Card, index: bool = True, weight: bool = False, cupy: ModuleType = fake_cupy
+    case: Problem, card: tensor_tiles.Card, index: bool = True, weight: bool = False, cupy: ModuleType = fake_cupy
 ) -> Result:
     """The gradient of the batch, by the kernels: on the CPU, or on the GPU of `cupy`."""
     n, put = len(case.index), cupy.asarray
@@ -115,7 +115,7 @@ def answer(case: Problem, index: bool = True, weight: bool = False) -> Answer:
 
     size = np.sqrt(sums(*(array**2 for array in (x, dz1, a[1], dz2))))
     totals = np.array([(oracle.losses(a[2], y) * np.ravel(share)).sum(), (a[2].argmax(axis=1) == y).sum()])
-    padded = np.pad(dz1, ((0, 0), (0, tensor.width(H) - H)))
+    padded = np.pad(dz1, ((0, 0), (0, tensor_tiles.width(H) - H)))
     return Answer(padded, sums(x, dz1, a[1], dz2) / len(y), totals, size / len(y))
 
 

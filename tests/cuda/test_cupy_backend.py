@@ -52,9 +52,9 @@ def miscalculating(fresh):
 
 
 def uncompiled(fresh):
-    import fastmlp.kernels.cuda as cuda
+    from fastmlp.kernels.cuda import nvrtc
 
-    fresh.setattr(cuda, "source", lambda name: "not C++")
+    fresh.setattr(nvrtc, "source", lambda name: "not C++")
 
 
 TROUBLES = {

@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import fake_array
+import fake_card
 import fake_cupy
 import numpy as np
 import oracle
 import pytest
+from cuemu import blas
 from tolerance import assert_close
 
 from fastmlp.backends.base import Rows
@@ -259,34 +262,34 @@ class TestEmulated(PlanTests):
             plan = self.plan(Network(SIZES), precision)
             learner, rows = plan.learner(find("momentum"), Settings()), self.rows(X, y, np.arange(200), real=np.float32)
             learner.prepare(rows, 8)
-            before = fake_cupy.host_reads
+            before = fake_array.host_reads
             for _ in range(2):
                 learner.epoch(rows, 8, np.full(25, 0.1))
-            assert fake_cupy.host_reads == before + 2  # the totals of each epoch
+            assert fake_array.host_reads == before + 2  # the totals of each epoch
 
     def test_an_epoch_is_a_few_graphs(self):
         X, y = data()
         learner, rows = self.plan(Network(SIZES)).learner(find("momentum"), Settings()), self.rows(X, y)
         learner.epoch(rows, 3, np.full(67, 0.1))
-        before, launches = fake_cupy.Graph.launched, fake_cupy.launches
+        before, launches = fake_card.Graph.launched, fake_cupy.launches
         learner.epoch(rows, 3, np.full(67, 0.1))
-        assert fake_cupy.Graph.launched - before == 4  # 66 = 2 * 32 + 2; the last batch, of 2 rows, goes alone
+        assert fake_card.Graph.launched - before == 4  # 66 = 2 * 32 + 2; the last batch, of 2 rows, goes alone
         assert fake_cupy.launches - launches == 67 * 5  # begin, gather, middle, finish, update: beside two products
 
     def test_memory_stays_where_it_is_and_is_returned(self):
         X, y = data()
-        before = fake_cupy.memory_used
+        before = fake_card.memory_used
         plan = self.plan(Network(SIZES))
         learner, rows = plan.learner(find("adam"), Settings()), self.rows(X, y)
         learner.epoch(rows, 16, np.full(13, 0.1))
-        after_one = fake_cupy.memory_used
+        after_one = fake_card.memory_used
         for _ in range(3):
             learner.epoch(rows, 16, np.full(13, 0.1))
-        assert fake_cupy.memory_used == after_one
-        handles = fake_cupy.blas().fake_handles()
+        assert fake_card.memory_used == after_one
+        handles = blas().fake_handles()
         del plan, learner, rows
-        assert fake_cupy.memory_used == before
-        assert fake_cupy.blas().fake_handles() == handles - 1
+        assert fake_card.memory_used == before
+        assert blas().fake_handles() == handles - 1
 
     def test_without_cublas_by_its_c_interface_cupys_is_used(self, monkeypatch):
         from fastmlp.kernels.cuda import products
@@ -310,7 +313,7 @@ class TestEmulated(PlanTests):
 
     def test_rows_for_which_there_is_no_room_stay_on_the_host(self, monkeypatch):
         X = np.zeros((2000, 1000), np.uint8)
-        monkeypatch.setattr(fake_cupy, "memory_limit", fake_cupy.memory_used + 10**6)
+        monkeypatch.setattr(fake_card, "memory_limit", fake_card.memory_used + 10**6)
         freed = fake_cupy.freed
         with pytest.warns(UserWarning, match=r"no room for 2 MB of rows .*: they stay in the host's memory"):
             kept = self.backend.asarray(X)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 
+import fake_array
+import fake_card
 import fake_cupy
 import numpy as np
 import pytest
@@ -56,9 +58,9 @@ def test_the_host_reads_three_times_an_epoch(cupy, pixels):
     reads = []
     load("cupy")  # the probe reads too
     for epochs in (1, 4):
-        before = cupy.host_reads
+        before = fake_array.host_reads
         fastmlp.train(*pixels, backend="cupy", batch_size=8, epochs=epochs, **options)
-        reads.append(cupy.host_reads - before)
+        reads.append(fake_array.host_reads - before)
     assert reads[1] - reads[0] == 3 * 3  # totals twice and weights, not steps
 
 
@@ -138,7 +140,7 @@ def test_device_picks_the_card(cupy, pixels, monkeypatch):
     with pytest.raises(BackendUnavailable, match="no CUDA device 1"):
         fastmlp.train(*pixels, backend="cupy", device=1, **QUIET)
     load.cache_clear()
-    monkeypatch.setattr(cupy, "DEVICES", 2)
+    monkeypatch.setattr(fake_card, "DEVICES", 2)
     model = fastmlp.train(*pixels, backend="cupy", device=1, epochs=1, **QUIET)
     assert model.plan.device.id == 1
     assert model.report.device.endswith(", device 1")
@@ -154,7 +156,7 @@ def test_a_batch_for_which_there_is_no_room_passes_in_tiles(cupy, monkeypatch):
     y = X[:, :4].argmax(axis=1)
     options = dict(batch_size="full", epochs=2, backend="cupy", hidden=(30,), precision="float64", **QUIET)
     expected = fastmlp.train(X, y, **options)
-    monkeypatch.setattr(cupy, "memory_limit", cupy.memory_used + 700_000)
+    monkeypatch.setattr(fake_card, "memory_limit", fake_card.memory_used + 700_000)
     with pytest.warns(UserWarning, match=r"no room for 1,500 rows on their way at once: .* tiles of 375 rows"):
         model = fastmlp.train(X, y, **options)
     assert model.plan.tile_rows < 1500

@@ -10,8 +10,10 @@ import sys
 
 import numpy as np
 import pytest
-from test_cupy_ops import OpTests
+from test_cupy_losses import LossTests
+from test_cupy_ops import LayerTests
 from test_cupy_plan import PlanTests
+from test_cupy_updates import UpdateTests
 
 import fastmlp
 from fastmlp.backends import load
@@ -29,7 +31,7 @@ def backend():
     return load("cupy")
 
 
-class TestOperations(OpTests):
+class TestOperations(LayerTests, LossTests, UpdateTests):
     """Every operation, at every precision."""
 
 
@@ -87,6 +89,20 @@ def test_memory_is_returned_after_training(backend):
     epochs(backend, "float32")
     gc.collect()
     assert pool.used_bytes() == before
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_an_estimator_takes_rows_where_they_lie(backend):
+    import cupy
+
+    X, y = noise()
+    X = (X / 255).astype(np.float32)
+    options = dict(max_iter=3, random_state=0)
+    expected = fastmlp.MLPClassifier(backend="numpy", **options).fit(X, y)
+    for rows in (X, cupy.asarray(X)):
+        model = fastmlp.MLPClassifier(backend="cupy", **options).fit(rows, y)
+        np.testing.assert_allclose(model.loss_curve_, expected.loss_curve_, rtol=1e-3)
+        np.testing.assert_allclose(model.predict_proba(rows), expected.predict_proba(X), atol=1e-2)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS[1:])

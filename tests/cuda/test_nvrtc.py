@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 from fastmlp.kernels import cuda
-from fastmlp.kernels.cuda import tensor
+from fastmlp.kernels.cuda import tensor, tensor_tiles
+from fastmlp.kernels.cuda.launch import THREADS
+from fastmlp.kernels.cuda.nvrtc import source
 from tensor_cases import PROCESSORS, SHARED
 
 CARDS = list(SHARED)  # compute capabilities: Turing to Blackwell
@@ -61,7 +63,7 @@ def check(
     nvrtc: ctypes.CDLL, name: str, card: int, options: tuple[str, ...], threads: int, blocks: int = BLOCKS
 ) -> None:
     """It compiles without a word, spills nothing, and a multiprocessor can hold so many blocks of so many threads."""
-    results = compiled(nvrtc, cuda.source(name), card, options)
+    results = compiled(nvrtc, source(name), card, options)
     assert results["CUBIN"].startswith("\x7fELF")
     log = results["ProgramLog"]
     kernels = re.findall(r"Compiling entry function '(\w+)'", log)
@@ -80,7 +82,7 @@ def options_of(name: str, pair: str) -> tuple[tuple[str, ...], int]:
     types = f"-DREAL={real}", f"-DITEM={item}"
     if name == "middle":
         return (*types, f"-DUNITS={MIDDLE[real]}", "-DCLASSES=10"), MIDDLE[real]
-    return types, cuda.THREADS
+    return types, THREADS
 
 
 @pytest.mark.parametrize(("pair", "card"), [(pair, card) for pair, cards in TYPES.items() for card in cards])
@@ -93,14 +95,14 @@ def test_compiles_without_spills(name, pair, card, nvrtc):
     ("sizes", "capability"), [(net, card) for net, cards in NETS.items() for card in cards], ids=str
 )
 def test_tensor_kernels_fit_the_card(sizes, capability, nvrtc):
-    card = tensor.Card(capability, PROCESSORS[capability], SHARED[capability])
-    for tiles in {tensor.forward_tiles(sizes, n, card) for n in (128, 42_000)}:
+    card = tensor_tiles.Card(capability, PROCESSORS[capability], SHARED[capability])
+    for tiles in {tensor_tiles.forward_tiles(sizes, n, card) for n in (128, 42_000)}:
         assert tiles.shared <= card.shared
         check(nvrtc, "tensor_forward", capability, tensor.constants(sizes, tiles), tiles.threads, 1)
-    tiles = tensor.gradient_tiles(sizes, card)
+    tiles = tensor_tiles.gradient_tiles(sizes, card)
     assert tiles.shared <= card.shared
     check(nvrtc, "tensor_gradient", capability, tensor.constants(sizes, tiles), tiles.threads, 1)
-    check(nvrtc, "tensor_update", capability, tensor.constants(sizes, None, "adamw"), cuda.THREADS, 4)
+    check(nvrtc, "tensor_update", capability, tensor.constants(sizes, None, "adamw"), THREADS, 4)
 
 
 def test_every_source_is_compiled():
@@ -110,24 +112,24 @@ def test_every_source_is_compiled():
 @pytest.mark.parametrize("name", ["rows", "layer", "middle"])
 def test_no_double_arithmetic_among_floats(name, nvrtc):
     """One stray double constant would run at a 64th of the rate on most cards."""
-    assert ".f64" not in compiled(nvrtc, cuda.source(name), 90, options_of(name, "float-f16")[0])["PTX"]
+    assert ".f64" not in compiled(nvrtc, source(name), 90, options_of(name, "float-f16")[0])["PTX"]
 
 
 def test_no_double_arithmetic_in_tensor_kernels(nvrtc):
-    card, sizes = tensor.Card(90, 132, SHARED[90]), (20, 12, 3)
-    forward, gradient = tensor.forward_tiles(sizes, 128, card), tensor.gradient_tiles(sizes, card)
+    card, sizes = tensor_tiles.Card(90, 132, SHARED[90]), (20, 12, 3)
+    forward, gradient = tensor_tiles.forward_tiles(sizes, 128, card), tensor_tiles.gradient_tiles(sizes, card)
     for name, tiles in (("tensor_forward", forward), ("tensor_gradient", gradient)):
-        assert ".f64" not in compiled(nvrtc, cuda.source(name), 90, tensor.constants(sizes, tiles))["PTX"]
+        assert ".f64" not in compiled(nvrtc, source(name), 90, tensor.constants(sizes, tiles))["PTX"]
 
 
 def test_other_memory_than_the_launcher_counts_is_found(nvrtc):
-    card, sizes = tensor.Card(90, 132, SHARED[90]), (20, 12, 3)
-    tiles = tensor.forward_tiles(sizes, 128, card)
+    card, sizes = tensor_tiles.Card(90, 132, SHARED[90]), (20, 12, 3)
+    tiles = tensor_tiles.forward_tiles(sizes, 128, card)
     with pytest.raises(AssertionError, match="count differently"):
         options = tensor.constants(sizes, tiles._replace(shared=tiles.shared + 16))
-        compiled(nvrtc, cuda.source("tensor_forward"), 90, options)
+        compiled(nvrtc, source("tensor_forward"), 90, options)
 
 
 def test_error_in_a_source_is_found(nvrtc):
     with pytest.raises(AssertionError, match="REALLY"):
-        compiled(nvrtc, cuda.source("rows").replace("REAL*", "REALLY*"), 90, options_of("rows", "float-float")[0])
+        compiled(nvrtc, source("rows").replace("REAL*", "REALLY*"), 90, options_of("rows", "float-float")[0])

@@ -5,7 +5,7 @@ Each is planted, and a small training is run and compared with that of the NumPy
 
 from __future__ import annotations
 
-import fake_cupy
+import fake_card
 import numpy as np
 import pytest
 
@@ -34,11 +34,11 @@ def train(backend, network: Network) -> np.ndarray:
 
 def put_fault(fresh, file: str, right: str, wrong: str) -> None:
     """Replace `right`, which must be there once or more, by `wrong` in a source that is yet to be compiled."""
-    from fastmlp.kernels import cuda
+    from fastmlp.kernels.cuda import nvrtc
 
-    source = cuda.source
+    source = nvrtc.source
     assert right in source(file)
-    fresh.setattr(cuda, "source", lambda name: source(name).replace(right, wrong) if name == file else source(name))
+    fresh.setattr(nvrtc, "source", lambda name: source(name).replace(right, wrong) if name == file else source(name))
 
 
 BARRIER, SOFTMAX, SUMS = "        __syncthreads();\n", "\n        if (warp == 0) {", "        for (int o = thread"
@@ -78,10 +78,10 @@ def expected() -> dict[Network, np.ndarray]:
 @pytest.fixture(autouse=True)
 def few_slots(cupy, fresh) -> None:
     """Blocks take several tiles each, and the middle kernel takes the small network."""
-    from fastmlp.kernels import cuda
+    from fastmlp.kernels.cuda import middle_fits, sums
 
-    fresh.setattr(cuda, "MOST_SLOTS", 2)
-    assert cuda.middle_fits(40, 5, np.dtype(np.float64))
+    fresh.setattr(sums, "MOST_SLOTS", 2)
+    assert middle_fits(40, 5, np.dtype(np.float64))
 
 
 @pytest.mark.parametrize("fault", [None, *FAULTS])
@@ -127,6 +127,6 @@ def test_stream_that_does_not_wait_is_seen(cupy, fresh):
     from fastmlp.backends.cupy import CupyBackend
 
     backend = CupyBackend()
-    fresh.setattr(fake_cupy.Stream, "wait_event", lambda *_: None)
+    fresh.setattr(fake_card.Stream, "wait_event", lambda *_: None)
     with pytest.raises(RuntimeError, match="another stream may still be at work"):
         train(backend, SMALL)

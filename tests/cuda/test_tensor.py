@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import oracle
 import pytest
-from fastmlp.kernels.cuda import tensor
+from fastmlp.kernels.cuda import tensor, tensor_tiles
 from tensor_cases import CASES, PROCESSORS, REFERENCE, SHARED, SMALL, answer, close, problem, step
 from tolerance import assert_close, tolerance
 
@@ -41,7 +41,7 @@ def test_same_bits_whatever_the_order_of_threads():
 
 def test_more_multiprocessors_than_tiles():
     case = problem((20, 12, 3), 77)
-    assert close(case, step(case, tensor.Card(90, 132, SHARED[90])), answer(case))
+    assert close(case, step(case, tensor_tiles.Card(90, 132, SHARED[90])), answer(case))
 
 
 class Trainer:
@@ -128,12 +128,12 @@ def test_nan_among_the_parameters_is_a_nan_loss():
 @pytest.mark.parametrize("sizes", [(784, 160, 10), (784, 256, 16), (5, 1, 2), (3072, 256, 10), (100_000, 128, 2)])
 @pytest.mark.parametrize("capability", PROCESSORS)
 def test_tiles_fit_the_card(capability, sizes):
-    card = tensor.Card(capability, PROCESSORS[capability], SHARED[capability])
+    card = tensor_tiles.Card(capability, PROCESSORS[capability], SHARED[capability])
     for n in (1, 128, 1000, 42_000, 1_000_000):
-        forward, gradient = tensor.forward_tiles(sizes, n, card), tensor.gradient_tiles(sizes, card)
-        blocks, slices, splits, share = tensor.grid(sizes, n, card)
+        forward, gradient = tensor_tiles.forward_tiles(sizes, n, card), tensor_tiles.gradient_tiles(sizes, card)
+        blocks, slices, splits, share = tensor_tiles.grid(sizes, n, card)
         assert max(forward.shared, gradient.shared) <= card.shared
-        assert tensor.width(sizes[1]) % (8 * forward.unit_warps) == 0
+        assert tensor_tiles.width(sizes[1]) % (8 * forward.unit_warps) == 0
         assert 1 <= blocks <= card.processors
         assert slices * 16 * gradient.input_warps * gradient.input_tiles >= sizes[0]
         assert splits * slices <= max(card.processors, slices)
@@ -145,7 +145,7 @@ def test_lanes_that_read_together_read_different_banks():
     g, t = np.divmod(np.arange(32), 4)
     eight = np.arange(8)[:, None]
     for count in range(16, 1024, 16):
-        pitch = tensor.spread(count)
+        pitch = tensor_tiles.spread(count)
         assert pitch >= count
         for address in (g * pitch + 4 * t, 2 * t * pitch + 4 * g):  # fragments of X in tensor_forward, tensor_gradient
             assert len(set(address // 4 % 32)) == 32
@@ -154,18 +154,18 @@ def test_lanes_that_read_together_read_different_banks():
 
 def test_reference_net_fills_an_h200():
     """The tiles that docs/gpu.md counts on: 263 tiles of 160 rows, two a multiprocessor, and 5 * 26 blocks."""
-    card = tensor.Card(90, 132, SHARED[90])
-    assert tensor.forward_tiles(REFERENCE, 42_000, card)[:4] == (4, 2, 5, 112)
-    assert tensor.grid(REFERENCE, 42_000, card)[:3] == (132, 5, 26)
+    card = tensor_tiles.Card(90, 132, SHARED[90])
+    assert tensor_tiles.forward_tiles(REFERENCE, 42_000, card)[:4] == (4, 2, 5, 112)
+    assert tensor_tiles.grid(REFERENCE, 42_000, card)[:3] == (132, 5, 26)
 
 
 def test_nets_and_cards_that_are_refused(cupy):
-    card = tensor.Card(90, 132, SHARED[90])
-    assert tensor.unsupported((784, 256, 16), card) is None
-    assert "7.5 is below 8.0" in tensor.unsupported(REFERENCE, card._replace(capability=75))
-    assert "2 hidden layers" in tensor.unsupported((784, 20, 20, 10), card)
-    assert "257 hidden units" in tensor.unsupported((784, 257, 10), card)
-    assert "17 classes" in tensor.unsupported((784, 160, 17), card)
+    card = tensor_tiles.Card(90, 132, SHARED[90])
+    assert tensor_tiles.unsupported((784, 256, 16), card) is None
+    assert "7.5 is below 8.0" in tensor_tiles.unsupported(REFERENCE, card._replace(capability=75))
+    assert "2 hidden layers" in tensor_tiles.unsupported((784, 20, 20, 10), card)
+    assert "257 hidden units" in tensor_tiles.unsupported((784, 257, 10), card)
+    assert "17 classes" in tensor_tiles.unsupported((784, 160, 17), card)
     with pytest.raises(ValueError, match="17 classes"):
         tensor.allocate((784, 160, 17), 1, card)
     assert tensor.card() == (90, 3, SHARED[90])

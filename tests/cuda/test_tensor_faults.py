@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fastmlp.kernels.cuda import tensor
+from fastmlp.kernels.cuda import nvrtc, tensor
 from tensor_cases import SMALL, answer, close, problem, step
 
 CASE, CARD = problem((300, 72, 9), 150), SMALL[86]  # several tiles, chunks and shares; odd numbers of tiles in a warp
@@ -42,7 +42,7 @@ REFUSED = {  # where, what is right, what is wrong, what is said
     "dz1 behind the batch": (
         FORWARD, "if (n + 8 * half < N) out", "if (n + 8 * half <= N) out", "wrote outside argument",
     ),
-    "rows closer than tensor.py thinks": (FORWARD, "/ 16 | 1) * 16", "/ 16) * 16", "count differently"),
+    "rows closer than tensor_tiles.py thinks": (FORWARD, "/ 16 | 1) * 16", "/ 16) * 16", "count differently"),
     "rows of X read between words": (FORWARD, "X_PITCH + 4 * at.t", "X_PITCH + 3 * at.t", "divide by 4"),
     "half a warp multiplies": (FORWARD, "if (at.unit == 0) multiply", "if (at.g < 4) multiply", "different things"),
     "a barrier that some warps miss": (
@@ -53,7 +53,7 @@ REFUSED = {  # where, what is right, what is wrong, what is said
 
 def forget() -> None:
     """Compile again."""
-    tensor.module.cache_clear()
+    nvrtc.module.cache_clear()
     tensor.kernel.cache_clear()
 
 
@@ -62,10 +62,10 @@ def faulty(cupy, monkeypatch):
     """Puts a fault into the text of the kernels."""
 
     def put(file: str, right: str, wrong: str) -> None:
-        source = tensor.source
+        source = nvrtc.source
         assert right in source(file)
         monkeypatch.setattr(
-            tensor, "source", lambda name: source(name).replace(right, wrong) if name == file else source(name)
+            nvrtc, "source", lambda name: source(name).replace(right, wrong) if name == file else source(name)
         )
         forget()
 

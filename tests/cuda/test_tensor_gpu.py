@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fastmlp.kernels.cuda import tensor
+from fastmlp.kernels.cuda import tensor, tensor_tiles
 from tensor_cases import CASES, REFERENCE, answer, close, problem, step
 
 from fastmlp.backends import load
@@ -19,7 +19,7 @@ def cupy():
     load("cupy")
     import cupy
 
-    if reason := tensor.unsupported(REFERENCE, tensor.card()):
+    if reason := tensor_tiles.unsupported(REFERENCE, tensor.card()):
         pytest.skip(reason)
     return cupy
 

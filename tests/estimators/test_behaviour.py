@@ -2,7 +2,7 @@
 
 import copy
 import pickle
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from traced import peak
 
 import fastmlp
 from estimators.conftest import data
@@ -99,16 +100,10 @@ def test_sparse_rows_give_the_same_model(both, layout, early_stopping):
 
 
 def test_sparse_rows_are_never_made_dense_whole(backend):
-    import tracemalloc
-
     columns = np.random.default_rng(0).integers(0, 20_000, 2000 * 20)
     X = scipy.sparse.csr_matrix((np.ones(40_000), columns, np.arange(0, 40_001, 20)), (2000, 20_000))
     model = fastmlp.MLPClassifier((4,), max_iter=1, backend=backend.name, threads=1, batch_size=50)
-    tracemalloc.start()
-    model.fit(X, np.arange(2000) % 2).predict(X)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 2000 * 20_000 * 8 / 2
+    assert peak(lambda: model.fit(X, np.arange(2000) % 2).predict(X)) < 2000 * 20_000 * 8 / 2
 
 
 def test_a_sparse_indicator_matrix_comes_back_sparse(classifier):
@@ -264,19 +259,13 @@ def test_ctrl_c_keeps_the_model(both, early_stopping, monkeypatch):
 def test_two_threads_predict_on_one_model(both):
     kind, X, y = both
     model = kind().fit(X, y)
-    want, wrong = model.predict(X), []
+    want = model.predict(X)
 
-    def work():
-        for _ in range(20):
-            if not np.array_equal(model.predict(X), want):
-                wrong.append(1)
+    def right(_):
+        return all(np.array_equal(model.predict(X), want) for _ in range(20))
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(right, range(4)))
 
 
 def test_the_loop_is_the_one_that_train_uses(both, monkeypatch):

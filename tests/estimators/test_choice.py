@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 from estimators.conftest import data
 from fastmlp import MLPClassifier, backends
@@ -54,6 +55,12 @@ def test_many_short_fits_pay_for_a_compilation():
         spent += fit.gain
         assert spent < COMPILE
     assert spent > COMPILE / 2
+
+
+def test_zeros_of_csr_rows_save_nothing():
+    X = scipy.sparse.csr_array(([1.0], ([0], [0])), shape=(400_000, 16))
+    dense = fit_of(400_000)._replace(batch=400_000)
+    assert dense._replace(X=X).gain < 0.5 * dense.gain
 
 
 def test_a_fit_goes_on_where_it_began():

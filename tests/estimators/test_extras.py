@@ -146,6 +146,12 @@ def test_quantiles_hold_their_shares(regressor):
     assert (y < one.predict(X)).mean() == pytest.approx(0.9, abs=0.06)
 
 
+def test_one_quantile_of_several_targets(regressor):
+    X, y = data("several targets")
+    model = regressor(loss="quantile", quantile=0.8, max_iter=200, learning_rate_init=0.01).fit(X, y)
+    np.testing.assert_allclose((y < model.predict(X)).mean(axis=0), 0.8, atol=0.06)
+
+
 @pytest.mark.parametrize("loss", ["huber", "absolute_error"])
 def test_robust_losses_do_not_follow_an_outlier(regressor, loss):
     X, y = data("diabetes")
