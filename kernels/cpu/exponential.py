@@ -8,8 +8,9 @@ import math
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
+from .cache import overload
 from .vector import I32, I64
 
 F, D = np.float32, np.float64
