@@ -73,11 +73,12 @@ def test_ctrl_c_ends_it():
 @pytest.mark.parametrize(
     ("batch", "weighted", "clip"), [(7, False, 0.0), (7, True, 0.0), (50, True, 0.01), (2000, False, 0.0)]
 )
-def test_several_epochs_in_one_call_are_the_same_epochs(backend, dtype, rule, batch, weighted, clip):
+@pytest.mark.parametrize("inputs", [5, 60])
+def test_several_epochs_in_one_call_are_the_same_epochs(backend, dtype, rule, batch, weighted, clip, inputs):
     rng = np.random.default_rng(0)
-    n, epochs, network = 45, 4, Network((5, 6, 3), dropout=0.2)
+    n, epochs, network = 45, 4, Network((inputs, 6, 3), dropout=0.2)
     steps = -(-n // batch)
-    X, y = rng.standard_normal((n, 5)).astype(dtype), rng.integers(0, 3, n).astype(np.int32)
+    X, y = rng.standard_normal((n, inputs)).astype(dtype), rng.integers(0, 3, n).astype(np.int32)
     orders = [rng.permutation(n) for _ in range(epochs)]
     weights = [rng.uniform(0, 2, n).astype(dtype) if weighted else None for _ in range(epochs)]
     rates, l2 = rng.uniform(0.01, 0.1, (epochs, steps)), rng.uniform(0, 0.1, (epochs, steps))

@@ -1,9 +1,9 @@
 """`fastmlp.network` compiled by Numba, in the loops over tiles and batches that a team of threads runs.
 
-A batch of many rows is worked through in tiles: each thread adds up a gradient of its own while a tile's numbers are
-in its cache; the gradients are then summed and the parameters updated. A smaller batch takes phases: each thread owns
-columns of the first layer, and has a share of the rows for the other layers; it updates the weights whose gradient it
-has just made. docs/performance.md explains both.
+A batch of many rows, or any of a small network, is worked through in tiles: each thread adds up a gradient of its own
+while a tile's numbers are in its cache; the gradients are then summed and the parameters updated. Other batches take
+phases: each thread owns columns of the first layer, and has a share of the rows for the other layers; it updates the
+weights whose gradient it has just made. docs/performance.md explains both.
 """
 
 from __future__ import annotations
@@ -125,19 +125,38 @@ def shorten(task, moves, thread, first, last, phase):
 
 
 @compiled
-def epoch_in_tiles(thread, task, moves, tile, dW, db, batch_size):
-    """One thread's part of an epoch of large batches; dW and db are views of moves.g[thread]."""
-    g, phase = moves.g[0], 0
+def steps_of(moves, sums):
+    """Steps of an epoch."""
+    return moves.h.shape[1] // max(1, sums.shape[1])
+
+
+@compiled
+def hand_over(total, sums):
+    """Move what an epoch added up from `total` to sums, both (3,)."""
+    for i in range(3):
+        sums[i] = total[i]
+        total[i] = 0
+
+
+@compiled
+def epoch_in_tiles(thread, task, moves, tile, dW, db, batch_size, sums):
+    """One thread's part of one or several epochs, each batch in tiles; dW and db are views of moves.g[thread].
+
+    What the thread adds up in each epoch ends in sums (threads, epochs, 3).
+    """
+    g, phase, steps = moves.g[0], 0, steps_of(moves, sums)
     for step in range(moves.h.shape[1]):
-        start = step * batch_size
-        stop = min(start + batch_size, task.N)
+        epoch = step // steps
+        start = epoch * task.N + (step - epoch * steps) * batch_size  # of all rows that are visited
+        stop = min(start + batch_size, (epoch + 1) * task.N)
         scale = 1 / (stop - start)
         transpose(task.net, thread, task.threads)
-        moves.g[thread, :] = 0
         phase += 1
         if not barrier(task.team, task.threads, phase):
             return
-        first, last = share(stop - start, thread, task.threads, BLOCK)
+        first, last = share(stop - start, thread, task.threads, GROUP)
+        if first == last:
+            moves.g[thread, :] = 0
         for lo in range(start + first, start + last, TILE):
             if stopped(task.team):
                 return
@@ -146,7 +165,7 @@ def epoch_in_tiles(thread, task, moves, tile, dW, db, batch_size):
             list_for_gradient(x, 0, 1)
             units = row_units(tile, 0, hi - lo)
             visit(task, thread, lo, hi, scale, x, units, dropout_of(task, step, lo - start))
-            gradients(compiled_ops, x, units[2], units[3], dW, db, True)
+            gradients(compiled_ops, x, units[2], units[3], dW, db, lo > start + first)
         phase += 1
         if not barrier(task.team, task.threads, phase):
             return
@@ -159,6 +178,8 @@ def epoch_in_tiles(thread, task, moves, tile, dW, db, batch_size):
             if not shorten(task, moves, thread, first, last, phase):
                 return
         compiled_update.apply_share(moves, task.net, step, first, last, stop - start, task.totals[thread])
+        if step + 1 == (epoch + 1) * steps:
+            hand_over(task.totals[thread], sums[thread, epoch])
         phase += 1
         if not barrier(task.team, task.threads, phase):
             return
@@ -170,7 +191,7 @@ def epoch_in_phases(thread, task, moves, panel, batch, batch_size, sums):
 
     What the thread adds up in each epoch ends in sums (threads, epochs, 3).
     """
-    net, phase, steps = task.net, 0, moves.h.shape[1] // max(1, sums.shape[1])
+    net, phase, steps = task.net, 0, steps_of(moves, sums)
     transpose(net, thread, task.threads)
     I = net.W[0].shape[0]
     w, width = panel.moves.w, panel.last - panel.first
@@ -203,9 +224,7 @@ def epoch_in_phases(thread, task, moves, panel, batch, batch_size, sums):
         move_rest(net, h, dz, compiled_update.Share(moves, step, n, total, thread, task.threads))
         transpose(net, thread, task.threads)
         if step + 1 == (epoch + 1) * steps:
-            for i in range(3):
-                sums[thread, epoch, i] = total[i]
-                total[i] = 0
+            hand_over(total, sums[thread, epoch])
 
 
 @compiled

@@ -13,7 +13,7 @@ from fastmlp.backends.compiled_task import DENSE, MARKED, SPARSE, Buffers, Panel
 from fastmlp.backends.compiled_update import L2, LINE
 from fastmlp.backends.numba_ops import moves_of
 from fastmlp.backends.numba_team import ROW, STEP, on_lines, run_team
-from fastmlp.backends.plan import epoch_totals, means, one_by_one
+from fastmlp.backends.plan import epoch_totals, means
 from fastmlp.dropout import step_key
 from fastmlp.kernels.cpu import sparse
 from fastmlp.network import parameter_count
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from fastmlp.backends.numba_plan import NumbaPlan
 
 RATE, SHRINK = map(Step._fields.index, ("rate", "shrink"))
-LARGE = 768  # rows: a larger batch is worked through in tiles, a smaller one in phases
+LARGE = 768  # rows: a larger batch is worked through in tiles
+SMALL = 6  # a smaller one too, where parameters, times threads, are fewer than so many times what the layers make of it
 ALONE = 1e6  # flop between two barriers below which a second thread does not pay
 
 
@@ -51,9 +52,7 @@ class NumbaLearner:
         return epoch_totals(totals[0], len(rows))
 
     def epochs(self, rows: Rows, batch_size: int, rates: np.ndarray, l2: np.ndarray | None = None) -> list[Totals]:
-        """Several epochs, in one call of the threads where they take small batches. rates, l2 (E, steps)."""
-        if self.in_tiles(batch_size):
-            return one_by_one(self, rows, batch_size, rates, l2)
+        """Several epochs, in one call of the threads. rates, l2 (E, steps)."""
         h = self.numbers(rates.ravel(), None if l2 is None else l2.ravel())  # (2, E * steps, 8)
         totals = self.run(rows, batch_size, h, self.rule, len(rates))
         self.steps += rates.size
@@ -77,9 +76,14 @@ class NumbaLearner:
         h[0, :, SHRINK] = rates * self.settings.weight_decay
         return h
 
-    def in_tiles(self, batch_size: int) -> bool:
-        """Whether batches pass in tiles: large ones do, and those whose gradient is wanted as a whole, to measure."""
-        return batch_size > LARGE or self.settings.clip > 0
+    def in_tiles(self, n: int, threads: int) -> bool:
+        """Whether batches of n rows pass in tiles.
+
+        Large ones do, those whose gradient is wanted as a whole, to measure it, and those of a small network: its
+        gradient is less to hand from thread to thread than the layers' numbers.
+        """
+        parameters, numbers = len(self.plan.parameters), n * sum(self.plan.sizes[1:])
+        return n > LARGE or self.settings.clip > 0 or parameters * max(threads, 2) < SMALL * numbers
 
     def run(self, rows: Rows, batch_size: int, h: np.ndarray, rule: int, epochs: int = 1) -> np.ndarray:
         """Steps on a team, as many as h (2, steps, 8) has -> (epochs, 3) sums of losses, right answers, penalties.
@@ -90,7 +94,7 @@ class NumbaLearner:
         rows = plan.read(rows)
         flop = (3 * plan.flop + ROW) * n * epochs + STEP * h.shape[1]
         threads = plan.team_size(flop) if 3 * plan.flop * min(batch_size, n) > ALONE else 1
-        in_tiles = self.in_tiles(batch_size) or not rule
+        in_tiles = self.in_tiles(min(batch_size, n), threads) or not rule
         if not in_tiles:  # a thread owns whole lines of columns
             threads = min(threads, -(-plan.sizes[1] * plan.dtype.itemsize // LINE))
         moves = moves_of(rule, plan.parameters, self.g, self.state, h, settings.clip if rule else 0.0)
@@ -103,9 +107,8 @@ class NumbaLearner:
                 tiles = [tile._replace(h=tile.a) for tile in tiles]
 
             def work(thread: int, team: int) -> None:
-                task = plan.task(rows, threads, team, rows.index, totals, share, key)
-                compiled.epoch_in_tiles(thread, task, moves, tiles[thread], *self.views[thread], batch_size)
-                sums[thread, 0] = totals[thread]
+                task = plan.task(rows, threads, team, rows.index, totals, share, key)._replace(N=n)
+                compiled.epoch_in_tiles(thread, task, moves, tiles[thread], *self.views[thread], batch_size, sums)
         else:
             order = np.arange(len(rows)) if rows.index is None else rows.index  # (epochs * N,)
             if len(self.batches[0].x) < batch_size or kind != self.batch_kind:

@@ -25,8 +25,9 @@ N = 300
 
 @pytest.fixture(autouse=True)
 def threads_at_any_size(monkeypatch):
-    """Small work, too, is split over the threads asked for."""
+    """Small work, too, is split over the threads asked for; small batches take phases, of small networks too."""
     monkeypatch.setattr(numba_learner, "ALONE", 0)
+    monkeypatch.setattr(numba_learner, "SMALL", 0)
     monkeypatch.setattr(numba_plan, "START", 0)
 
 

@@ -16,18 +16,20 @@ from fastmlp.backends import numba_learner, numba_plan
 from fastmlp.backends.base import Rows
 from fastmlp.backends.numba_learner import LARGE
 from fastmlp.losses import ELEMENTWISE
-from fastmlp.network import Network, initialise
+from fastmlp.network import Network, initialise, parameter_count
 from fastmlp.optimizers import OPTIMIZERS, Settings, find
 
-BATCH = {"phases": 48, "tiles": LARGE + 7}
-ROWS = {"phases": 299, "tiles": 2 * LARGE + 99}  # the last batch is smaller
+BATCH = {"phases": 48, "tiles": LARGE + 7, "small tiles": 48}  # the last: small batches of a small network
+ROWS = {"phases": 299, "tiles": 2 * LARGE + 99, "small tiles": 299}  # the last batch is smaller
 REAL = np.dtype("float32")
 
 
 @pytest.fixture(autouse=True)
-def threads_at_any_size(monkeypatch):
+def threads_at_any_size(monkeypatch, request):
     """Small work, too, is split over the threads asked for."""
     monkeypatch.setattr(numba_learner, "ALONE", 0)
+    if request.node.callspec.params.get("way") != "small tiles":
+        monkeypatch.setattr(numba_learner, "SMALL", 0)
     monkeypatch.setattr(numba_plan, "START", 0)
 
 
@@ -67,6 +69,23 @@ def check(way, kind, network, rule="momentum", rate=0.05, l2=0.0, **settings):
         for got, expected in zip(run("numba", threads), want, strict=True):
             assert_close(got, expected, REAL, "run")
     return want
+
+
+@pytest.mark.parametrize(
+    ("sizes", "n", "threads", "tiles"),
+    [
+        ((784, 160, 10), 128, 2, False),
+        ((784, 160, 10), 512, 2, True),
+        ((784, 160, 10), 512, 16, False),
+        ((16, 100, 26), 200, 2, True),
+        ((16, 100, 26), 2, 1, False),
+        ((784, 512, 512, 10), LARGE + 1, 64, True),
+    ],
+)
+def test_who_hands_over_least_decides(monkeypatch, sizes, n, threads, tiles):
+    monkeypatch.undo()
+    plan = numba_plan.NumbaPlan(Network(sizes), np.zeros(parameter_count(sizes), REAL), 1)
+    assert plan.learner(find("sgd"), Settings()).in_tiles(n, threads) == tiles
 
 
 WAYS = pytest.mark.parametrize("way", BATCH)

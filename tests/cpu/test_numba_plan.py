@@ -30,8 +30,9 @@ NET = (70, 33, 7)  # wide enough that zeros may be skipped
 
 @pytest.fixture(autouse=True)
 def threads_at_any_size(monkeypatch):
-    """Small work, too, is split over the threads asked for."""
+    """Small work, too, is split over the threads asked for; small batches take phases, of small networks too."""
     monkeypatch.setattr(numba_learner, "ALONE", 0)
+    monkeypatch.setattr(numba_learner, "SMALL", 0)
 
 
 def data(n, sizes, real, kind="normal", seed=0):
