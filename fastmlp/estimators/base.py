@@ -287,8 +287,7 @@ def unchanged_if_refused(model: BaseMLP) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        vars(model).clear()
-        vars(model).update(before)
+        model.__dict__ = before
         raise
 
 

@@ -135,7 +135,7 @@ def test_a_fitted_estimator_stays_as_it_was_where_a_fit_is_refused(both, refused
     make, X, y = both
     model, other = (make().fit(X, y) for _ in range(2))
     before = dict(vars(model))
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         REFUSED[refused](model, X, y)
     after = dict(vars(model))
     for name in model.get_params():
