@@ -150,9 +150,7 @@ def as_array(values: Any, name: str) -> Any:
     if lies_on_gpu(values):
         return in_place(values, name)
     if hasattr(values, "toarray"):
-        raise DataError(
-            f"{name}: expected an array; got a sparse matrix; pass {name}.toarray(), or use MLPClassifier, which takes it"
-        )
+        raise DataError(f"{name}: expected an array; got a sparse matrix; pass {name}.toarray(), or use MLPClassifier")
     if isinstance(values, np.ma.MaskedArray):
         raise DataError(f"{name}: expected an array without a mask; fill the masked entries with {name}.filled(...)")
     try:
