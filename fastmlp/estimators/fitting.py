@@ -16,7 +16,7 @@ from fastmlp.estimators.data import Data, split_rows
 from fastmlp.estimators.draws import Orders
 from fastmlp.estimators.engine import Engine
 from fastmlp.estimators.optimizer import new_optimizer
-from fastmlp.estimators.scoring import Validation, validator
+from fastmlp.estimators.scoring import Validation, share_right, validator
 from fastmlp.estimators.stopping import Patience
 from fastmlp.estimators.weights import BatchWeights
 from fastmlp.loop import DONE, INTERRUPTED, Epoch, Work, run_epochs
@@ -124,7 +124,7 @@ class StochasticFit:
         model.t_ += self.n
         model.loss_ = model._loss_share() * epoch.train.loss + epoch.train.penalty
         model.loss_curve_.append(model.loss_)
-        accuracy = epoch.train.accuracy if model._one_label() else None
+        accuracy = share_right(model, epoch.train.accuracy) if model._one_label() else None
         model.history_.append((model.loss_, accuracy), seen, epoch.seconds)
         if model.verbose:
             print(f"Iteration {model.n_iter_}, loss = {model.loss_:.8f}")
