@@ -9,32 +9,32 @@ has just made. docs/performance.md explains both.
 from __future__ import annotations
 
 import numpy as np
-from numba.extending import overload
 
 from fastmlp import network
 from fastmlp.activations import RELU
 from fastmlp.backends import compiled_ops, compiled_update
-from fastmlp.backends.compiled_rows import fetch_ahead, list_for_gradient, take, take_labels, take_weights, taken
+from fastmlp.backends.compiled_rows import fetch_ahead, list_for_gradient, take, take_labels, take_weights
 from fastmlp.backends.compiled_update import BLOCK, LINE, VERSION, row_views, share
 from fastmlp.dropout import NONE as KEEP_ALL
 from fastmlp.dropout import Dropout
 from fastmlp.kernels.cpu import ops
-from fastmlp.kernels.cpu.cache import inner, kept
+from fastmlp.kernels.cpu.cache import compiled, kept, overload
+from fastmlp.kernels.cpu.call import array_at
 from fastmlp.kernels.cpu.sparse import GROUP
 from fastmlp.kernels.cpu.team import barrier, stopped
 
 TILE = 224  # rows at a time, a multiple of the microkernel's: x, a and dz of a tile stay in the L2 cache
 
-forward, deltas, gradients = map(inner, (network.forward, network.deltas, network.gradients))
+forward, deltas, gradients = map(compiled, (network.forward, network.deltas, network.gradients))
 
 
-@inner
+@compiled
 def dropout_of(task, step, first):
     """What is left out of a step, from row `first` of its batch on."""
     return Dropout(task.dropout, task.key + (np.uint64(step) << np.uint64(16)), first)  # see `dropout.step_key`
 
 
-@inner
+@compiled
 def row_units(units, first, last):
     """z, a, h and dz of rows `first` to `last`."""
     return (
@@ -43,7 +43,7 @@ def row_units(units, first, last):
     )  # fmt: skip
 
 
-@inner
+@compiled
 def transpose(net, thread, threads):
     """This thread's share of the transposes, from the weights as they stand."""
     for l in range(1, len(net.W)):
@@ -51,7 +51,7 @@ def transpose(net, thread, threads):
         ops.transpose_rows(net.W[l], first, last, net.WT[l])
 
 
-@inner
+@compiled
 def visit(task, thread, first, last, scale, x, units, drop):
     """Forward, loss and deltas of rows `first` to `last`, which are in x (n, I)."""
     net, (z, a, h, dz) = task.net, units
@@ -92,7 +92,7 @@ def _move_rest(net, h, dz, how):
     return lambda net, h, dz, how: gradients(compiled_update, h[0], h[1:], dz[1:], net.W[1:], net.b[1:], how)
 
 
-@inner
+@compiled
 def visit_rest(task, thread, first, last, scale, units, drop):
     """Forward from the first layer's z on, loss and deltas of rows `first` to `last`. units: see `row_units`."""
     net, (z, a, h, dz) = task.net, units
@@ -102,7 +102,7 @@ def visit_rest(task, thread, first, last, scale, units, drop):
     deltas(compiled_ops, net.kinds, net.WT, z, a, dz, drop)
 
 
-@inner
+@compiled
 def shorten(task, moves, thread, first, last, phase):
     """Make the gradient moves.g[0] (P,) at most moves.longest long; this thread's part is `first` to `last`.
 
@@ -124,7 +124,7 @@ def shorten(task, moves, thread, first, last, phase):
     return True
 
 
-@inner
+@compiled
 def epoch_in_tiles(thread, task, moves, tile, dW, db, batch_size):
     """One thread's part of an epoch of large batches; dW and db are views of moves.g[thread]."""
     g, phase = moves.g[0], 0
@@ -142,7 +142,7 @@ def epoch_in_tiles(thread, task, moves, tile, dW, db, batch_size):
             if stopped(task.team):
                 return
             hi = min(lo + TILE, start + last)
-            x = take(task.X, task.order, lo, hi, tile, 0)
+            x = take(task.X, task.order, lo, hi, tile)
             list_for_gradient(x, 0, 1)
             units = row_units(tile, 0, hi - lo)
             visit(task, thread, lo, hi, scale, x, units, dropout_of(task, step, lo - start))
@@ -164,33 +164,29 @@ def epoch_in_tiles(thread, task, moves, tile, dW, db, batch_size):
             return
 
 
-@inner
+@compiled
 def epoch_in_phases(thread, task, moves, panel, batch, batch_size, sums):
-    """One thread's part of one or several epochs of small batches, whose buffers all threads share.
+    """One thread's part of one or several epochs of small batches. All threads share z, a, h and dz of `batch`.
 
     What the thread adds up in each epoch ends in sums (threads, epochs, 3).
     """
     net, phase, steps = task.net, 0, moves.h.shape[1] // max(1, sums.shape[1])
     transpose(net, thread, task.threads)
     I = net.W[0].shape[0]
-    columns = panel.moves.w.reshape(I + 1, panel.last - panel.first)
-    W, b = columns[:I].view(net.W[0].dtype), columns[I]
+    w, width = panel.moves.w, panel.last - panel.first
+    W, b = array_at(w.ctypes.data, (I, width), net.W[0].dtype), w[I * width :]
     for step in range(moves.h.shape[1]):
         epoch = step // steps
         start = epoch * task.N + (step - epoch * steps) * batch_size  # of all rows that are visited
         n = min(batch_size, (epoch + 1) * task.N - start)
         first, last = share(n, thread, task.threads, GROUP)
         z, _, h, dz = row_units(batch, 0, n)
+        x = take(task.X, task.order, start, start + n, batch)
         phase += 1
         if not barrier(task.team, task.threads, phase):
             return
-        take(task.X, task.order, start + first, start + last, batch, first)
-        phase += 1
-        if not barrier(task.team, task.threads, phase):
-            return
-        x = taken(task.X, task.order, start, start + n, batch)
         list_for_gradient(x, thread, task.threads)
-        fetch_ahead(task.X, task.order[start + batch_size + first : start + batch_size + last])
+        fetch_ahead(task.X, task.order[start + batch_size : start + 2 * batch_size])
         ops.affine(x, W, b, z[0][:, panel.first : panel.last], net.kinds[0] == RELU)
         phase += 1
         if not barrier(task.team, task.threads, phase):
@@ -212,7 +208,7 @@ def epoch_in_phases(thread, task, moves, panel, batch, batch_size, sums):
                 total[i] = 0
 
 
-@inner
+@compiled
 def evaluate(thread, task, tile):
     """One thread's part of the loss and the right answers over all rows."""
     first, last = share(task.N, thread, task.threads, BLOCK)
@@ -221,13 +217,13 @@ def evaluate(thread, task, tile):
             return
         hi = min(lo + TILE, last)
         z, a, _, dz = row_units(tile, 0, hi - lo)
-        x = take(task.X, task.order, lo, hi, tile, 0)
+        x = take(task.X, task.order, lo, hi, tile)
         forward(compiled_ops, task.net.kinds, x, task.net.W, task.net.b, z, a, a, KEEP_ALL)
         y, weight = take_labels(task.y, task.order, lo, hi), take_weights(task.weight, lo, hi)
         compiled_ops.loss(task.net.loss, a[-1], y, weight, task.net.numbers, 1.0, dz[-1], task.totals[thread])
 
 
-@inner
+@compiled
 def logits(thread, threads, team, net, X, tile, z):
     """One thread's part of the last layer's z (N, O) of rows X (N, I)."""
     first, last = share(len(z), thread, threads, BLOCK)
@@ -236,7 +232,7 @@ def logits(thread, threads, team, net, X, tile, z):
             return
         hi = min(lo + TILE, last)
         units_z, a, _, _ = row_units(tile, 0, hi - lo)
-        x = take(X, None, lo, hi, tile, 0)
+        x = take(X, None, lo, hi, tile)
         forward(compiled_ops, net.kinds, x, net.W, net.b, units_z, a, a, KEEP_ALL)
         for n in range(hi - lo):
             for o in range(z.shape[1]):

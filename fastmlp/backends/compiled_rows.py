@@ -6,15 +6,14 @@ where they lie.
 
 from __future__ import annotations
 
-from numba import carray, types
-from numba.extending import overload
+import numpy as np
+from numba import types
 
 from fastmlp.backends.compiled_update import share
 from fastmlp.backends.numpy import PIXEL
 from fastmlp.kernels.cpu import csr, fused, sparse
-from fastmlp.kernels.cpu.cache import inner
-from fastmlp.kernels.cpu.call import as_pointer
-from fastmlp.kernels.cpu.sparse import GROUP
+from fastmlp.kernels.cpu.cache import compiled, overload
+from fastmlp.kernels.cpu.call import array_at
 
 
 def take_rows(X, order, first, last, buffer):
@@ -27,8 +26,8 @@ def _take_rows(X, order, first, last, buffer):
     if order is types.none and X.dtype == buffer.dtype and X.layout == "C":
 
         def where_they_lie(X, order, first, last, buffer):
-            start = as_pointer(X.ctypes.data + first * X.strides[0])  # X may be read-only, which is another type
-            return carray(start, (last - first, X.shape[1]), X.dtype)
+            start = X.ctypes.data + first * X.strides[0]  # X may be read-only, which is another type
+            return array_at(start, (last - first, X.shape[1]), X.dtype)
 
         return where_they_lie
     if order is types.none:
@@ -59,48 +58,26 @@ def _mark_rows(X, order, first, last, x, bits):
     return lambda X, order, first, last, x, bits: sparse.mark(x, None, 0, last - first, bits)
 
 
-def take(X, order, first, last, room, at):
-    """Rows order[first:last] of X (M, I) in `room` from row `at` on, marked and listed for the forward product.
+def take(X, order, first, last, room):
+    """Rows order[first:last] of X (M, I) in `room`, marked and listed for the forward product.
 
     Rows of CSR stay where they lie.
     """
 
 
 @overload(take)
-def _take(X, order, first, last, room, at):
-    if not isinstance(X, types.Array):
-        return lambda X, order, first, last, room, at: csr.Picked(X, order, first, last - first, room.marked)
-    if isinstance(room.types[room.fields.index("marked")], types.NoneType):
-        return lambda X, order, first, last, room, at: take_rows(X, order, first, last, room.x[at:])
-
-    def marked(X, order, first, last, room, at):
-        x = take_rows(X, order, first, last, room.x[at:])  # (n, I)
-        all_rows = room.marked
-        part = sparse.Marked(
-            x, all_rows.bits[at : at + len(x)], all_rows.columns[at // GROUP :], all_rows.column_counts[at // GROUP :],
-            all_rows.rows, all_rows.row_counts,
-        )  # fmt: skip
-        mark_rows(X, order, first, last, x, part.bits)
-        sparse.list_columns(part, len(x))
-        return part
-
-    return marked
-
-
-def taken(X, order, first, last, room):
-    """Rows order[first:last] of X (M, I), the first in `room`, as `take` has left them there."""
-
-
-@overload(taken)
-def _taken(X, order, first, last, room):
+def _take(X, order, first, last, room):
     if not isinstance(X, types.Array):
         return lambda X, order, first, last, room: csr.Picked(X, order, first, last - first, room.marked)
     if isinstance(room.types[room.fields.index("marked")], types.NoneType):
-        return lambda X, order, first, last, room: room.x[: last - first]
+        return lambda X, order, first, last, room: take_rows(X, order, first, last, room.x)
 
     def marked(X, order, first, last, room):
-        m, n = room.marked, last - first
-        return sparse.Marked(room.x[:n], m.bits, m.columns, m.column_counts, m.rows, m.row_counts)
+        x = take_rows(X, order, first, last, room.x)  # (n, I)
+        m = sparse.Marked(x, *room.marked[1:])
+        mark_rows(X, order, first, last, x, m.bits)
+        sparse.list_columns(m, len(x))
+        return m
 
     return marked
 
@@ -136,15 +113,18 @@ def fetch_ahead(X, index):
 def _fetch_ahead(X, index):
     if not isinstance(X, types.Array):
         return lambda X, index: None
-    return lambda X, index: fused.fetch_ahead(X, index)
+    return fused.fetch_ahead.py_func
 
 
-@inner
+@compiled
 def take_labels(y, order, first, last):
     """The labels of rows order[first:last] -> (n,)."""
     if order is None:
         return y[first:last]
-    return y[order[first:last]]
+    labels = np.empty((last - first, *y.shape[1:]), y.dtype)  # a loop, since y[order] takes longer to compile
+    for n in range(last - first):
+        labels[n] = y[order[first + n]]
+    return labels
 
 
 def take_weights(weight, first, last):

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.extending import overload
 
 from fastmlp import network
 from fastmlp.kernels.cpu import ops
-from fastmlp.kernels.cpu.cache import KERNELS, fingerprint, inner, kept
-from fastmlp.kernels.cpu.call import call6
+from fastmlp.kernels.cpu.cache import KERNELS, compiled, fingerprint, kept, overload
+from fastmlp.kernels.cpu.call import array_at, call6
 from fastmlp.optimizers import Step
 
 # Of all sources that end up in compiled code, for the names in the compile cache.
@@ -48,7 +47,7 @@ class Share(NamedTuple):
     threads: Any
 
 
-@inner
+@compiled
 def share(n, thread, threads, unit):
     """The part of n things that a thread takes, as (first, last); parts begin at multiples of `unit`."""
     units = (n + unit - 1) // unit
@@ -68,7 +67,7 @@ def _row_views(layers, first, last):
     return written["row_views"]
 
 
-@inner
+@compiled
 def apply(moves, g, start, h):
     """The optimizer's rule, with a step's numbers h (8,), on the parameters from `start` on. g (n,)."""
     if moves.rule:
@@ -76,7 +75,7 @@ def apply(moves, g, start, h):
         call6(moves.rule, w.ctypes.data, g.ctypes.data, s.ctypes.data, s2.ctypes.data, len(g), h.ctypes.data)
 
 
-@inner
+@compiled
 def add_penalty(moves, start, count, h, rows, total):
     """Add to total[2] what the L2 penalty costs on `count` weights from `start` on, over the rows of the batch."""
     if h[L2] > 0:
@@ -86,7 +85,7 @@ def add_penalty(moves, start, count, h, rows, total):
         total[2] += 0.5 * h[L2] * rows * squares
 
 
-@inner
+@compiled
 def weight_gradient(a, dz, W, b, how):
     """This thread's rows of a^T dz and its part of the column sums of dz, applied to W and b. a (N, H), dz (N, O)."""
     moves, O = how.moves, W.shape[1]
@@ -95,7 +94,7 @@ def weight_gradient(a, dz, W, b, how):
     for row in range(first, last, BLOCK):
         end = min(row + BLOCK, last)
         g = moves.g[how.thread, : (end - row) * O]  # in this core's L1 cache
-        ops.gradient_rows(a, dz, g.reshape(end - row, O).view(W.dtype), row, end, False)
+        ops.gradient_rows(a, dz, array_at(g.ctypes.data, (end - row, O), W.dtype), row, end, False)
         h = moves.h[0, how.step]
         add_penalty(moves, start + row * O, len(g), h, how.rows, how.total)
         apply(moves, g, start + row * O, h)
@@ -105,13 +104,13 @@ def weight_gradient(a, dz, W, b, how):
     apply(moves, g, place(b, moves.w) + first, moves.h[1, how.step])
 
 
-@inner
+@compiled
 def place(part, w):
     """Where a view of the parameters w (P,) begins among them."""
     return (part.ctypes.data - w.ctypes.data) // w.itemsize
 
 
-@inner
+@compiled
 def apply_share(moves, net, step, first, last, rows, total):
     """The optimizer's rule on the parameters `first` to `last`, whose gradients are in moves.g[0]."""
     at = 0
@@ -125,7 +124,7 @@ def apply_share(moves, net, step, first, last, rows, total):
             at += count
 
 
-@inner
+@compiled
 def update(moves):
     """The optimizer's rule on all parameters."""
     apply(moves, moves.g[0], 0, moves.h[0, 0])

@@ -11,14 +11,13 @@ from functools import cache, partial
 from typing import Any
 
 import numpy as np
-from numba import carray, cfunc, types
-from numba.extending import overload
+from numba import cfunc, types
 
 from fastmlp import activations, dropout, elementary, losses, optimizers
 from fastmlp.backends.compiled_update import VERSION
 from fastmlp.kernels.cpu import exponential, fused
-from fastmlp.kernels.cpu.cache import compiled, with_cache
-from fastmlp.kernels.cpu.call import DROPOUT, as_pointer, publish
+from fastmlp.kernels.cpu.cache import compiled, overload, with_cache
+from fastmlp.kernels.cpu.call import DROPOUT, array_at, publish
 from fastmlp.optimizers import Step
 
 I64, F64 = types.int64, types.float64
@@ -120,10 +119,10 @@ def activation(name: str, dtype: np.dtype) -> int:
     real = dtype.type
 
     def activation(z, a, dz, count):
-        a_ = carray(as_pointer(a), count, real)
-        z_ = carray(as_pointer(z), count, real)
+        a_ = array_at(a, count, real)
+        z_ = array_at(z, count, real)
         if dz:
-            dz_ = carray(as_pointer(dz), count, real)
+            dz_ = array_at(dz, count, real)
             for i in range(count):
                 dz_[i] *= slope(name, z_[i], a_[i])
             return
@@ -142,11 +141,11 @@ def elementwise_loss(name: str, dtype: np.dtype) -> int:
     real = dtype.type
 
     def elementwise_loss(z, y, weight, numbers, dz, totals, N, O, scale):
-        z_, y_ = carray(as_pointer(z), (N, O), real), carray(as_pointer(y), (N, O), real)
-        dz_, c = carray(as_pointer(dz), (N, O), real), carray(as_pointer(numbers), O, real)
+        z_, y_ = array_at(z, (N, O), real), array_at(y, (N, O), real)
+        dz_, c = array_at(dz, (N, O), real), array_at(numbers, O, real)
         total, right = 0.0, 0
         for n in range(N):
-            factor = carray(as_pointer(weight), N, real)[n] if weight else real(1)
+            factor = array_at(weight, N, real)[n] if weight else real(1)
             sum_, hits = 0.0, 0
             for o in range(O):
                 hits += (z_[n, o] > 0) == (y_[n, o] > 0.5)
@@ -155,7 +154,7 @@ def elementwise_loss(name: str, dtype: np.dtype) -> int:
                 dz_[n, o] = steep * factor * real(scale)
             total += sum_ * factor
             right += hits == O
-        totals_ = carray(as_pointer(totals), 2, np.float64)
+        totals_ = array_at(totals, 2, np.float64)
         totals_[0] += total
         totals_[1] += right
 
@@ -169,21 +168,26 @@ def cross_entropy(dtype: np.dtype) -> int:
 
     def cross_entropy(z, y, weight, numbers, dz, totals, N, O, scale):
         fused.softmax_cross_entropy(
-            carray(as_pointer(z), (N, O), real), carray(as_pointer(y), N, np.int32), real(scale),
-            carray(as_pointer(dz), (N, O), real), carray(as_pointer(totals), 2, np.float64),
-            carray(as_pointer(weight), N if weight else 0, real), carray(as_pointer(numbers), 3, real),
+            array_at(z, (N, O), real), array_at(y, N, np.int32), real(scale),
+            array_at(dz, (N, O), real), array_at(totals, 2, np.float64),
+            array_at(weight, N if weight else 0, real), array_at(numbers, 3, real),
         )  # fmt: skip
 
     return address(cross_entropy, LOSS, dtype.name)
 
 
+DROPOUTS = {name: np.zeros(1, np.int64) for name in ("float32", "float64")}  # addresses; 0: not compiled, not used yet
+for name, place in DROPOUTS.items():
+    publish(DROPOUT + name, place.ctypes.data)
+
+
 @cache
 def publish_dropout(dtype: np.dtype) -> None:
-    """Make dropout over arrays (N, H) of `dtype` known to compiled code under its name."""
+    """Put dropout over arrays (N, H) of `dtype` where compiled code looks for it."""
     real = dtype.type
 
     def dropout(a, out, N, H, first, share, key):
-        a_, out_ = carray(as_pointer(a), N * H, real), carray(as_pointer(out), N * H, real)
+        a_, out_ = array_at(a, N * H, real), array_at(out, N * H, real)
         if a != out:
             for i in range(N * H):
                 out_[i] = a_[i]
@@ -191,7 +195,7 @@ def publish_dropout(dtype: np.dtype) -> None:
         for i in range(N * H):  # over one array only: a loop that may meet itself in another stays scalar
             out_[i] *= more if stays(share, key, start + np.uint64(i)) else real(0)
 
-    publish(DROPOUT + dtype.name, address(dropout, types.void(*[I64] * 5, F64, types.uint64), dtype.name))
+    DROPOUTS[dtype.name][0] = address(dropout, types.void(*[I64] * 5, F64, types.uint64), dtype.name)
 
 
 @cache
@@ -200,9 +204,9 @@ def rule(name: str, dtype: np.dtype) -> int:
     real = dtype.type
 
     def rule(w, g, s0, s1, count, h):
-        w_, g_ = carray(as_pointer(w), count, real), carray(as_pointer(g), count, real)
-        s = carray(as_pointer(s0), count, real), carray(as_pointer(s1), count, real)
-        n = carray(as_pointer(h), NUMBERS, real)
+        w_, g_ = array_at(w, count, real), array_at(g, count, real)
+        s = array_at(s0, count, real), array_at(s1, count, real)
+        n = array_at(h, NUMBERS, real)
         step = Step(n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7])
         for i in range(count):
             move(name, w_, g_, s, i, step)

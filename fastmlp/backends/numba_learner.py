@@ -9,12 +9,13 @@ import numpy as np
 
 from fastmlp.backends import compiled, compiled_update, elements
 from fastmlp.backends.base import Rows, Totals
-from fastmlp.backends.compiled_task import DENSE, Panel
+from fastmlp.backends.compiled_task import DENSE, MARKED, SPARSE, Buffers, Panel
 from fastmlp.backends.compiled_update import L2, LINE
 from fastmlp.backends.numba_ops import moves_of
 from fastmlp.backends.numba_team import ROW, STEP, on_lines, run_team
 from fastmlp.backends.plan import epoch_totals, means, one_by_one
 from fastmlp.dropout import step_key
+from fastmlp.kernels.cpu import sparse
 from fastmlp.network import parameter_count
 from fastmlp.optimizers import Optimizer, Settings, Step, corrected_rates, step_scalars
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from fastmlp.backends.numba_plan import NumbaPlan
 
 RATE, SHRINK = map(Step._fields.index, ("rate", "shrink"))
-LARGE = 1024  # rows: a larger batch is worked through in tiles, a smaller one in phases
+LARGE = 768  # rows: a larger batch is worked through in tiles, a smaller one in phases
 ALONE = 1e6  # flop between two barriers below which a second thread does not pay
 
 
@@ -37,7 +38,7 @@ class NumbaLearner:
         self.views = [plan.layers(g) for g in self.g]
         self.state = on_lines(optimizer.states, count, plan.dtype)[:, :count]  # (S, P)
         self.steps = 0
-        self.batch, self.batch_kind = plan.buffers(0, DENSE), DENSE
+        self.batches, self.batch_kind = self.rooms(0, DENSE), DENSE
 
     def prepare(self, rows: Rows, batch_size: int) -> None:
         """Make the buffers, and compile: an epoch of no steps."""
@@ -107,19 +108,36 @@ class NumbaLearner:
                 sums[thread, 0] = totals[thread]
         else:
             order = np.arange(len(rows)) if rows.index is None else rows.index  # (epochs * N,)
-            if len(self.batch.x) < batch_size or kind != self.batch_kind:
-                self.batch, self.batch_kind = plan.buffers(batch_size, kind), kind
-            batch = plan.with_lists(self.batch, rows, batch_size)
+            if len(self.batches[0].x) < batch_size or kind != self.batch_kind:
+                self.batches, self.batch_kind = self.rooms(batch_size, kind), kind
+            lists = plan.with_lists(self.batches[0], rows, batch_size).marked
 
             def work(thread: int, team: int) -> None:
                 task = plan.task(rows, threads, team, order, totals, share, key)._replace(N=n)
                 panel = self.panel(thread, threads, moves)
+                batch = self.batches[thread]
+                if kind == SPARSE:
+                    batch = batch._replace(marked=lists)
                 compiled.epoch_in_phases(thread, task, moves, panel, batch, batch_size, sums)
                 for whole, part in self.columns(panel):
                     whole[:] = part  # (I + 1, last - first)
 
         run_team(threads, flop, work)
         return np.asarray(sums.sum(axis=0))  # (epochs, 3)
+
+    def rooms(self, n: int, kind: str) -> list[Buffers]:
+        """Room for a batch of n rows, one a thread: each has the rows of the input for itself.
+
+        All threads read them all, and what one core has written comes slowly to another. The rest is shared.
+        """
+        shared = self.plan.buffers(n, kind)
+        rooms = [shared]
+        for _ in range(1, self.plan.threads):
+            x, marked = np.zeros_like(shared.x), shared.marked
+            if kind == MARKED:
+                marked = sparse.room_for_marks(x)._replace(rows=marked.rows, row_counts=marked.row_counts)
+            rooms.append(shared._replace(x=x, marked=marked))
+        return rooms
 
     def panel(self, thread: int, threads: int, moves: compiled_update.Moves) -> Panel:
         """Room for the columns of the first layer that a thread owns during an epoch of small batches."""

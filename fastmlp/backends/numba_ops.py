@@ -11,19 +11,25 @@ from fastmlp.backends import compiled_ops, compiled_update, elements, numpy
 from fastmlp.backends.base import Ops
 from fastmlp.backends.numpy import PIXEL, Index
 from fastmlp.kernels.cpu import fused
-from fastmlp.kernels.cpu import ops as kernels
+from fastmlp.kernels.cpu.cache import for_python
 from fastmlp.kernels.cpu.product import publish
 from fastmlp.losses import NAMES, SOFTMAX
 from fastmlp.optimizers import Step
+
+call = for_python(
+    fused.gather, fused.scale, fused.softmax_cross_entropy, compiled_ops.affine, compiled_ops.activate,
+    compiled_ops.dropout, compiled_ops.loss, compiled_ops.backprop_relu, compiled_ops.backprop,
+    compiled_ops.weight_gradient,
+)  # fmt: skip
 
 
 def rows(X: np.ndarray, index: Index, out: np.ndarray) -> np.ndarray:
     """The rows of X (M, I) that `index` picks, pixels scaled to 0 .. 1 -> x (N, I): out, or a view of X."""
     pixel = out.dtype.type(PIXEL if X.dtype == np.uint8 else 1)
     if not isinstance(index, slice):
-        fused.gather(X, index, pixel, out)
+        call.gather(X, index, pixel, out)
     elif X.dtype == np.uint8:
-        fused.scale(X[index], pixel, out)
+        call.scale(X[index], pixel, out)
     else:
         return X[index]  # (N, I), no copy
     return out
@@ -32,7 +38,7 @@ def rows(X: np.ndarray, index: Index, out: np.ndarray) -> np.ndarray:
 def affine(x: np.ndarray, W: np.ndarray, b: np.ndarray, out: np.ndarray, relu: bool) -> None:
     """out = x W + b, then max(., 0) if relu. x (N, I), W (I, H), b (H,) -> out (N, H)."""
     publish(out.dtype.name)
-    kernels.affine(x, W, b, out, relu)
+    call.affine(x, W, b, out, relu)
 
 
 def softmax_cross_entropy(
@@ -41,12 +47,12 @@ def softmax_cross_entropy(
 ) -> None:  # fmt: skip
     """dz = (softmax(z) - target) * scale; totals += [sum of losses, right answers]. z, dz (N, O), y, weight (N,)."""
     numbers, weight = np.array(numbers, z.dtype), z[:0, 0] if weight is None else weight
-    fused.softmax_cross_entropy(z, y, z.dtype.type(scale), dz, totals, weight, numbers)
+    call.softmax_cross_entropy(z, y, z.dtype.type(scale), dz, totals, weight, numbers)
 
 
 def activate(kind: int, z: np.ndarray, a: np.ndarray) -> None:
     """a = f(z). z (N, H) -> a (N, H)."""
-    compiled_ops.activate(elements.activation(list(ACTIVATIONS)[kind], z.dtype), z, a)
+    call.activate(elements.activation(list(ACTIVATIONS)[kind], z.dtype), z, a)
 
 
 def elementwise_loss(
@@ -54,26 +60,26 @@ def elementwise_loss(
     weight: np.ndarray | None, numbers: np.ndarray,
 ) -> None:  # fmt: skip
     """dz = dloss/dz * scale; totals += [sum of losses, right answers]. z, y, dz (N, O), weight (N,), numbers (O,)."""
-    compiled_ops.loss(loss_address(kind, z.dtype), z, y, weight, numbers, scale, dz, totals)
+    call.loss(loss_address(kind, z.dtype), z, y, weight, numbers, scale, dz, totals)
 
 
 def backprop_relu(dz: np.ndarray, W: np.ndarray, a: np.ndarray, out: np.ndarray) -> None:
     """out = (dz W^T) * (a > 0). dz (N, O), W (H, O), a (N, H) -> out (N, H)."""
     publish(out.dtype.name)
-    kernels.backprop_relu(dz, np.ascontiguousarray(W.T), a, out)
+    call.backprop_relu(dz, np.ascontiguousarray(W.T), a, out)
 
 
 def backprop(kind: int, dz: np.ndarray, W: np.ndarray, z: np.ndarray, a: np.ndarray, out: np.ndarray) -> None:
     """out = (dz W^T) * f'(z). dz (N, O), W (H, O), z, a (N, H) -> out (N, H)."""
     publish(out.dtype.name)
     address = 0 if kind == IDENTITY else elements.activation(list(ACTIVATIONS)[kind], z.dtype)
-    compiled_ops.backprop(address, dz, np.ascontiguousarray(W.T), z, a, out)
+    call.backprop(address, dz, np.ascontiguousarray(W.T), z, a, out)
 
 
 def weight_gradient(a: np.ndarray, dz: np.ndarray, dW: np.ndarray, db: np.ndarray, add: bool) -> None:
     """dW = a^T dz, db = column sums of dz, or added to what is there. a (N, H), dz (N, O) -> dW (H, O), db (O,)."""
     publish(dW.dtype.name)
-    kernels.weight_gradient(a, dz, dW, db, add)
+    call.weight_gradient(a, dz, dW, db, add)
 
 
 def update(rule: Callable[..., None], w: np.ndarray, g: np.ndarray, s: np.ndarray, h: Step) -> None:
@@ -85,7 +91,7 @@ def update(rule: Callable[..., None], w: np.ndarray, g: np.ndarray, s: np.ndarra
 def dropout(a: np.ndarray, share: float, key: np.uint64, first: int, out: np.ndarray) -> None:
     """out = a / (1 - share) where the unit stays in, else 0. a (N, H) -> out (N, H)."""
     elements.publish_dropout(a.dtype)
-    compiled_ops.dropout(a, share, key, first, out)
+    call.dropout(a, share, key, first, out)
 
 
 def activation_address(kind: int, dtype: np.dtype) -> int:

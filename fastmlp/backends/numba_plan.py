@@ -26,10 +26,11 @@ from fastmlp.optimizers import Optimizer, Settings
 START = 4e7  # flop below which it does not pay to start a second thread
 
 
-def publish_all(dtype: np.dtype, rounded: bool) -> None:
+def publish_all(network: Network, dtype: np.dtype, rounded: bool) -> None:
     """Make what compiled code calls by name known to it; products round to bfloat16 where `rounded`."""
     publish(BFLOAT16 if rounded else dtype.name)
-    elements.publish_dropout(dtype)
+    if network.dropout:
+        elements.publish_dropout(dtype)
 
 
 class NumbaPlan:
@@ -37,7 +38,7 @@ class NumbaPlan:
 
     def __init__(self, network: Network, parameters: np.ndarray, threads: int, precision: str | None = None):
         self.rounded = precision == BFLOAT16
-        run_team(1, math.inf, lambda *_: publish_all(parameters.dtype, self.rounded))  # on a thread that Ctrl-C spares
+        run_team(1, math.inf, lambda *_: publish_all(network, parameters.dtype, self.rounded))  # where no Ctrl-C comes
         self.network, self.sizes, self.dtype, self.threads = network, network.sizes, parameters.dtype, threads
         self.parameters = on_lines(1, len(parameters), self.dtype)[0, : len(parameters)]  # (P,)
         self.parameters[:] = parameters

@@ -7,9 +7,11 @@ its own versions apart, and uses the user's cache folder where the install is re
 
 import hashlib
 from pathlib import Path
+from types import SimpleNamespace
 
-from numba import njit
+from numba import extending, njit
 
+INNER = {"no_cfunc_wrapper": True, "no_cpython_wrapper": True}
 OPTIONS = {"nogil": True, "error_model": "numpy"}  # no fast-math: NaN and infinity pass, sums keep their order
 
 
@@ -25,19 +27,28 @@ KERNELS = fingerprint(Path(__file__).parent)
 
 
 def compiled(function):
-    """`function` compiled into the functions that call it."""
-    return njit(no_cfunc_wrapper=True, **OPTIONS)(function)
-
-
-def inner(function):
     """`function` for compiled code alone: what Python would need to call it takes longer to compile than the rest."""
-    return njit(no_cfunc_wrapper=True, no_cpython_wrapper=True, **OPTIONS)(function)
+    return njit(**INNER, **OPTIONS)(function)
+
+
+def for_python(*functions):
+    """Functions of compiled code for Python to call, under their names."""
+
+    def opened(function):
+        return njit(no_cfunc_wrapper=True, **OPTIONS)(lambda *arguments: function(*arguments))
+
+    return SimpleNamespace(**{function.__name__: opened(function) for function in functions})
+
+
+def overload(function, **options):
+    """`numba.extending.overload` for compiled code alone."""
+    return extending.overload(function, jit_options=INNER, **options)
 
 
 def kept(function, version=KERNELS):
     """`function` compiled once and kept on disk under a name that carries `version`."""
     function.__qualname__ += f"_{version}"
-    return with_cache(njit, function, **OPTIONS)
+    return with_cache(njit, function, no_cfunc_wrapper=True, **OPTIONS)
 
 
 def with_cache(decorator, function, **options):

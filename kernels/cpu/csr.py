@@ -12,10 +12,9 @@ where other products round their operands (see `product`): these do not.
 from typing import NamedTuple
 
 import numpy as np
-from numba import carray
 
 from .cache import compiled
-from .call import as_pointer
+from .call import array_at
 
 
 class CSR(NamedTuple):
@@ -61,7 +60,7 @@ def place(order, n):
 @compiled
 def add_scaled(like, factor, source, to, count):
     """to += factor * source, `count` numbers of the type of `like` at two addresses."""
-    a, b = carray(as_pointer(source), count, like.dtype), carray(as_pointer(to), count, like.dtype)
+    a, b = array_at(source, count, like.dtype), array_at(to, count, like.dtype)
     for j in range(count):
         b[j] += factor * a[j]
 
@@ -112,10 +111,10 @@ def list_columns(x, first, last):
 
 
 @compiled
-def gradient_rows(x, dz, dW, first, last, add):
-    """dW = rows `first` to `last` of x^T dz, or added to it. x `Picked` and listed, dz (N, O), dW (last - first, O)."""
+def gradient_rows(a, dz, dW, first, last, add):
+    """dW = rows `first` to `last` of a^T dz, or added to it. a `Picked` and listed, dz (N, O), dW (last - first, O)."""
     O = dz.shape[1]
-    lists = x.lists
+    lists = a.lists
     for k in range(first, last):
         if not add:
             dW[k - first] = 0

@@ -12,6 +12,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from .cache import compiled
+from .call import array_at
 from .exponential import exp
 from .vector import I8, I32, declare, pointer
 
@@ -82,7 +83,7 @@ def softmax_cross_entropy(z, y, scale, dz, totals, weight, numbers):
             targets[n] = (real(1) - smoothing) * targets[n] + smoothing * (mean / real(O))
         for o in range(O):
             dz[n, o] = z[n, o] - top  # at most 0: exp cannot overflow
-    e = dz.reshape(N * O)
+    e = array_at(dz.ctypes.data, N * O, dz.dtype)
     for i in range(N * O):
         e[i] = exp(e[i])
     for n in range(N):

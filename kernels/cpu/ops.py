@@ -6,25 +6,21 @@ published (`product.publish`), but for ``totals``, which is float64.
 """
 
 from numba import types
-from numba.extending import overload
 
 from . import csr
-from .cache import compiled
+from .cache import compiled, overload
 from .microkernel import MASK, PLAIN, RELU
 from .product import multiply, multiply_listed
 from .sparse import GROUP
 
 
-@compiled
 def affine(x, W, b, out, relu):
     """out = x W + b, then max(., 0) if relu. x (N, I), W (I, H), b (H,) -> out (N, H). 2*N*I*H flop.
 
     x is an array, or `Marked` rows, whose zeros are skipped, or `csr.Picked` rows.
     """
-    multiply_rows(x, W, b, out, relu)
 
 
-@compiled
 def dense_affine(x, W, b, out, relu):
     """`affine` of an array x (N, I)."""
     N, I = x.shape
@@ -34,7 +30,6 @@ def dense_affine(x, W, b, out, relu):
              RELU if relu else PLAIN)  # fmt: skip
 
 
-@compiled
 def listed_affine(x, W, b, out, relu):
     """`affine` of marked rows x."""
     N, H = out.shape
@@ -45,7 +40,7 @@ def listed_affine(x, W, b, out, relu):
         multiply_listed(W, left, x_row, x_step, W.ctypes.data, W_row, b.ctypes.data, 0, to, c_row,
                         places, 0, GROUP, H, count, RELU if relu else PLAIN)  # fmt: skip
     done = N // GROUP * GROUP
-    dense_affine(x.x[done:N], W, b, out[done:], relu)
+    affine(x.x[done:N], W, b, out[done:], relu)
 
 
 @compiled
@@ -67,16 +62,13 @@ def backprop(dz, WT, out):
     multiply(WT, dz.ctypes.data, d_row, d_step, WT.ctypes.data, W_row, 0, 0, c, c_row, 0, 0, N, H, O, PLAIN)
 
 
-@compiled
 def gradient_rows(a, dz, dW, first, last, add):
     """dW = rows `first` to `last` of a^T dz, or added to it. a (N, H), dz (N, O), dW (last - first, O).
 
     a is an array, or `Marked` rows, whose zeros are skipped; `first` is then a multiple of GROUP; or `csr.Picked` rows.
     """
-    multiply_columns(a, dz, dW, first, last, add)
 
 
-@compiled
 def dense_gradient_rows(a, dz, dW, first, last, add):
     """`gradient_rows` of an array a (N, H)."""
     N, O = dz.shape
@@ -88,7 +80,6 @@ def dense_gradient_rows(a, dz, dW, first, last, add):
              0, 0, M, O, N, PLAIN)  # fmt: skip
 
 
-@compiled
 def listed_gradient_rows(a, dz, dW, first, last, add):
     """`gradient_rows` of marked rows a."""
     O = dz.shape[1]
@@ -100,15 +91,7 @@ def listed_gradient_rows(a, dz, dW, first, last, add):
         multiply_listed(dW, left, a_step, a_row, dz.ctypes.data, d_row, start, start_row, c, c_row,
                         places, 0, GROUP, O, count, PLAIN)  # fmt: skip
     done = max(first, last // GROUP * GROUP)
-    dense_gradient_rows(a.x[: dz.shape[0]], dz, dW[done - first :], done, last, add)
-
-
-def multiply_rows(x, W, b, out, relu):
-    """`dense_affine`, `listed_affine` or `csr.affine`, by the type of x."""
-
-
-def multiply_columns(a, dz, dW, first, last, add):
-    """`dense_gradient_rows`, `listed_gradient_rows` or `csr.gradient_rows`, by the type of a."""
+    gradient_rows(a.x[: dz.shape[0]], dz, dW[done - first :], done, last, add)
 
 
 def by_type(x, dense, listed, sparse):
@@ -118,16 +101,14 @@ def by_type(x, dense, listed, sparse):
     return sparse if x.instance_class is csr.Picked else listed
 
 
-@overload(multiply_rows)
-def _multiply_rows(x, W, b, out, relu):
-    chosen = by_type(x, dense_affine, listed_affine, csr.affine)
-    return lambda x, W, b, out, relu: chosen(x, W, b, out, relu)
+@overload(affine)
+def _affine(x, W, b, out, relu):
+    return by_type(x, dense_affine, listed_affine, csr.affine.py_func)
 
 
-@overload(multiply_columns)
-def _multiply_columns(a, dz, dW, first, last, add):
-    chosen = by_type(a, dense_gradient_rows, listed_gradient_rows, csr.gradient_rows)
-    return lambda a, dz, dW, first, last, add: chosen(a, dz, dW, first, last, add)
+@overload(gradient_rows)
+def _gradient_rows(a, dz, dW, first, last, add):
+    return by_type(a, dense_gradient_rows, listed_gradient_rows, csr.gradient_rows.py_func)
 
 
 @compiled

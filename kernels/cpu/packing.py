@@ -9,7 +9,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .cache import inner
+from .cache import compiled
 from .vector import (
     BYTES,
     I8,
@@ -112,13 +112,13 @@ neighbours, some_neighbours = make_rounding(SIDE_BY_SIDE, False), make_rounding(
 pairs, some_pairs = make_rounding(IN_TURNS, False), make_rounding(IN_TURNS, True)
 
 
-@inner
+@compiled
 def lanes_left(count):
     """How many numbers of a vector count, 0 to LANES."""
     return max(0, min(count, LANES))
 
 
-@inner
+@compiled
 def round_rows(source, row, rows, K, to, to_row):
     """Rows of K float32 as pairs of neighbours. The room of a row is a multiple of 64 bytes, the rest of it zeros."""
     for n in range(rows):
@@ -131,7 +131,7 @@ def round_rows(source, row, rows, K, to, to_row):
             some_neighbours(low, low + LANES * PAIR, out, lanes_left(rest), lanes_left(rest - LANES))
 
 
-@inner
+@compiled
 def round_columns(source, row, columns, K, to, to_row):
     """K rows of float32 as pairs of one above the other, a zero below the last if it is alone.
 

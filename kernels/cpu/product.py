@@ -57,6 +57,7 @@ def loops(typingctx, real, kind, a, a_row, a_step, b, b_row, start, start_row, c
     type_, over_list = real.literal_value, kind.literal_value == LISTED
     most_rows, most_vectors = (LISTED_BLOCK if over_list else BLOCK)[register_bytes()]
     heights = [most_rows] if over_list else [most_rows, *(height for height in (8, 4, 2, 1) if height < most_rows)]
+    few = [height for height in heights if height not in (8, 2)]  # of a panel of one vector: the less to compile
     size = BYTES[type_]
     lanes = register_bytes() // size
 
@@ -75,7 +76,7 @@ def loops(typingctx, real, kind, a, a_row, a_step, b, b_row, start, start_row, c
 
         def emit_panel(vectors, across, mask=None):
             top = I64(0)  # rows done
-            for height in heights:
+            for height in heights if vectors > 1 else few:
                 blocks = builder.sdiv(builder.sub(M, top), I64(height))
                 with cgutils.for_range(builder, blocks) as block:
                     m = builder.add(top, builder.mul(block.index, I64(height)))

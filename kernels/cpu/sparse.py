@@ -33,6 +33,7 @@ GROUP = 4  # rows, or columns, that share a list: as many as the block of a prod
 WORD = 64  # columns whose marks share an integer
 SAMPLE = 256  # rows that speak for the others
 BYTE = 8  # marks looked at together
+LOW = np.uint64(2**BYTE - 1)
 MOST = 2**16  # rows or columns that an entry of a list can name
 # PLACES[byte] names the bits of a byte that are set, lowest first; what follows them does not count.
 PLACES = np.array([sorted(range(BYTE), key=lambda bit: not byte >> bit & 1) for byte in range(2**BYTE)], np.uint16)
@@ -155,7 +156,6 @@ def append(out, count, byte, first):
 @compiled
 def list_columns(marked, n):
     """Of each whole group of the first n rows, the columns in which any of them is not zero."""
-    low = np.uint64(2**BYTE - 1)
     for group in range(n // GROUP):
         count = 0
         first = group * GROUP
@@ -165,7 +165,7 @@ def list_columns(marked, n):
             for row in range(first, first + GROUP):
                 marks |= marked.bits[row, word]
             for byte in range(WORD // BYTE):
-                count = append(out, count, (marks >> np.uint64(BYTE * byte)) & low, word * WORD + byte * BYTE)
+                count = append(out, count, (marks >> np.uint64(BYTE * byte)) & LOW, word * WORD + byte * BYTE)
         marked.column_counts[group] = count
 
 
@@ -194,7 +194,6 @@ def transpose_bits(block):
 @compiled
 def list_rows(marked, n, first, last):
     """Of the column groups of words `first` to `last`, the rows among the first n in which any column is not zero."""
-    low = np.uint64(2**BYTE - 1)
     per_word = WORD // GROUP
     rows, counts = marked.rows, marked.row_counts
     counts[first * per_word : last * per_word] = 0
@@ -203,11 +202,11 @@ def list_rows(marked, n, first, last):
             left = right = np.uint64(0)  # of eight rows, the marks of eight groups, and of eight more
             for row in range(min(BYTE, n - top)):
                 marks = marks_of_groups(marked.bits[top + row, word])
-                left |= (marks & low) << np.uint64(BYTE * row)
+                left |= (marks & LOW) << np.uint64(BYTE * row)
                 right |= (marks >> np.uint64(BYTE)) << np.uint64(BYTE * row)
             left, right = transpose_bits(left), transpose_bits(right)
             for i in range(BYTE):
                 for block, group in ((left, word * per_word + i), (right, word * per_word + BYTE + i)):
-                    byte = (block >> np.uint64(BYTE * i)) & low
+                    byte = (block >> np.uint64(BYTE * i)) & LOW
                     out = rows.ctypes.data + group * rows.strides[0]
                     counts[group] = append(out, counts[group], byte, top)

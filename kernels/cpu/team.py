@@ -7,9 +7,10 @@ import sys
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
+from .cache import compiled
 from .vector import I32, I64, declare, on_x86, pointer
 
 # Places in a team's array of int64, each on a cache line of its own.
@@ -67,13 +68,13 @@ def give_way(typingctx):
     return types.void(), generate
 
 
-@njit(nogil=True)
+@compiled
 def stopped(team):
     """Whether someone asked the team to stop."""
     return atomic_load(team + 8 * STOP) != 0
 
 
-@njit(nogil=True)
+@compiled
 def barrier(team, threads, phase):
     """Wait until all `threads` have come to barrier number `phase`, counted from 1; False if the team shall stop.
 

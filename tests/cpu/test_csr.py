@@ -10,6 +10,7 @@ from tolerance import assert_close
 pytest.importorskip("numba")
 
 from fastmlp.kernels.cpu import csr
+from fastmlp.kernels.cpu.cache import for_python
 
 from fastmlp import DataError, MLPClassifier
 from fastmlp.backends import numba_learner, numba_plan
@@ -151,10 +152,11 @@ def test_beside_products_of_bfloat16_those_of_csr_are_not_rounded():
     x = csr.Picked(csr.CSR(X.indptr.astype(np.int64), X.indices, X.data), None, 0, N,
                    csr.room_for_lists(NET[0], X.nnz, np.float32))  # fmt: skip
     z, dW = np.empty((N, NET[1]), np.float32), np.empty(NET[:2], np.float32)
-    csr.affine(x, W.view(np.uint32), b, z, False)
+    call = for_python(csr.affine, csr.list_columns, csr.gradient_rows)
+    call.affine(x, W.view(np.uint32), b, z, False)
     assert_close(z, X.toarray().astype(np.float64) @ W + b, "float32")
-    csr.list_columns(x, 0, NET[0])
-    csr.gradient_rows(x, z, dW.view(np.uint32), 0, NET[0], False)
+    call.list_columns(x, 0, NET[0])
+    call.gradient_rows(x, z, dW.view(np.uint32), 0, NET[0], False)
     np.testing.assert_allclose(dW, X.toarray().astype(np.float64).T @ z, rtol=2e-5, atol=2e-5)
 
 

@@ -7,8 +7,22 @@ from tolerance import assert_close
 
 pytest.importorskip("numba")
 
-from fastmlp.kernels.cpu import fused, ops
+from fastmlp.kernels.cpu import exponential, fused, ops
+from fastmlp.kernels.cpu.cache import for_python
 from fastmlp.kernels.cpu.product import DEPTH, publish
+from numba import njit
+
+call = for_python(
+    fused.gather,
+    fused.scale,
+    fused.softmax_cross_entropy,
+    ops.affine,
+    ops.backprop_relu,
+    ops.column_sums,
+    ops.gradient_rows,
+    ops.transpose_rows,
+    ops.weight_gradient,
+)
 
 SIZES = [(1, 1, 1), (2, 3, 1), (5, 17, 10), (13, 31, 33), (29, 7, 65), (3, DEPTH - 1, 5), (16, DEPTH, 2)]
 DEEP = [
@@ -44,7 +58,7 @@ def check_affine(real, N, I, H, arrange=np.ascontiguousarray):
     x, W = arrange(x), arrange(W)
     for relu in (False, True):
         out = arrange(np.full((N, H), np.nan, real))
-        ops.affine(x, W, b, out, relu)
+        call.affine(x, W, b, out, relu)
         assert_close(out, np.maximum(z, 0) if relu else z, real)
 
 
@@ -53,7 +67,7 @@ def check_backprop_relu(real, N, O, H, arrange=np.ascontiguousarray):
     dz, WT, a = normal(np.random.default_rng(N + O), real, (N, O), (O, H), (N, H))
     dz /= O
     out = arrange(np.full((N, H), np.nan, real))
-    ops.backprop_relu(arrange(dz), arrange(WT), arrange(a), out)
+    call.backprop_relu(arrange(dz), arrange(WT), arrange(a), out)
     assert_close(out, (dz.astype(np.float64) @ WT) * (a > 0), real)
 
 
@@ -64,7 +78,7 @@ def check_gradient_rows(real, H, N, O, arrange=np.ascontiguousarray):
     for add in (False, True):
         for first, last in {(0, H), (H // 3, H - H // 4), (H - 1, H), (0, 0)}:
             dW = arrange(begin.copy())
-            ops.gradient_rows(arrange(a), arrange(dz), dW[: last - first], first, last, add)
+            call.gradient_rows(arrange(a), arrange(dz), dW[: last - first], first, last, add)
             want = a.astype(np.float64).T[first:last] @ dz + (begin[: last - first] if add else 0)
             assert_close(dW[: last - first], want, real)
             np.testing.assert_array_equal(dW[last - first :], begin[last - first :])
@@ -101,10 +115,10 @@ def test_weight_gradient_is_both(N):
     dz /= N
     want_W, want_b = a.T @ dz, dz.sum(axis=0)
     before = dW.copy(), db.copy()
-    ops.weight_gradient(a, dz, dW, db, True)
+    call.weight_gradient(a, dz, dW, db, True)
     assert_close(dW, before[0] + want_W, "float64")
     assert_close(db, before[1] + want_b, "float64")
-    ops.weight_gradient(a, dz, dW, db, False)
+    call.weight_gradient(a, dz, dW, db, False)
     assert_close(dW, want_W, "float64")
     assert_close(db, want_b, "float64")
 
@@ -116,7 +130,7 @@ def test_column_sums(N, O, first, last, add):
     want = db.astype(np.float64)
     want[first:last] = dz.astype(np.float64)[:, first:last].sum(axis=0) + (db[first:last] if add else 0)
     outside = np.delete(db, slice(first, last))
-    ops.column_sums(dz, first, last, db[first:last], add)
+    call.column_sums(dz, first, last, db[first:last], add)
     assert_close(db, want, "float32")
     np.testing.assert_array_equal(np.delete(db, slice(first, last)), outside)
 
@@ -125,7 +139,7 @@ def test_column_sums(N, O, first, last, add):
 def test_transpose_rows(H, O, first, last):
     (W,) = normal(np.random.default_rng(H), "float32", (H, O))
     WT = np.full((O, H), np.nan, np.float32)
-    ops.transpose_rows(W, first, last, WT)
+    call.transpose_rows(W, first, last, WT)
     np.testing.assert_array_equal(WT[:, first:last], W.T[:, first:last])
     assert np.isnan(np.delete(WT, slice(first, last), 1)).all()
 
@@ -139,7 +153,7 @@ def test_softmax_cross_entropy(real, N, O):
     z[0] += 1e3
     y = rng.integers(0, O, N).astype(np.int32)
     exact, dz, totals = z.astype(np.float64), np.full((N, O), np.nan, real), np.array([1.0, 2.0])
-    fused.softmax_cross_entropy(z, y, np.dtype(real).type(0.25), dz, totals, *PLAIN[str(z.dtype)])
+    call.softmax_cross_entropy(z, y, np.dtype(real).type(0.25), dz, totals, *PLAIN[str(z.dtype)])
     assert_close(dz, (oracle.softmax(exact) - np.eye(O)[y]) * 0.25, real)
     # The shift by the largest is exact; exp(z - top) errs by the rounding of its argument: compare losses loosely.
     assert_close(totals[0] - 1, oracle.losses(exact, y).sum(), real, "run")
@@ -153,7 +167,7 @@ def test_exp_is_good_over_its_whole_range():
         z = np.stack([np.zeros_like(t), -t], axis=1).astype(real)
         t = -z[:, 1].astype(np.float64)
         dz, totals = np.empty_like(z), np.zeros(2)
-        fused.softmax_cross_entropy(
+        call.softmax_cross_entropy(
             z, np.zeros(len(z), np.int32), np.dtype(real).type(1), dz, totals, *PLAIN[str(z.dtype)]
         )
         assert np.isfinite(dz).all()
@@ -163,11 +177,30 @@ def test_exp_is_good_over_its_whole_range():
         assert totals[1] == len(z)
 
 
+@pytest.mark.parametrize(("real", "near", "far"), [("float32", 4e-7, 87), ("float64", 1e-15, 708)])
+def test_exp_and_tanh_are_the_c_librarys_but_for_rounding(real, near, far):
+    @njit
+    def each(x, e, t):
+        for i in range(len(x)):
+            e[i], t[i] = exponential.exp(x[i]), exponential.tanh(x[i])
+
+    tiny = 10.0 ** np.arange(-30, 0)
+    x = np.concatenate([np.linspace(-far, far, 5001), np.linspace(-2, 2, 5001), tiny, -tiny]).astype(real)
+    e, t = np.empty_like(x), np.empty_like(x)
+    each(x, e, t)
+    np.testing.assert_allclose(e, np.exp(x.astype(np.float64)), near)
+    np.testing.assert_allclose(t, np.tanh(x.astype(np.float64)), near)
+    ends = np.array([-np.inf, np.inf, np.nan, 0], real)  # below the smallest normal number exp stays there
+    each(ends, e, t)
+    np.testing.assert_allclose(e[:4], [0, np.inf, np.nan, 1], atol=4 * np.finfo(real).tiny)
+    np.testing.assert_array_equal(t[:4], [-1, 1, np.nan, 0])
+
+
 def test_of_equal_logits_the_first_counts():
     z = np.zeros((4, 37), np.float32)
     z[2, 20] = z[2, 30] = 1
     totals = np.zeros(2)
-    fused.softmax_cross_entropy(
+    call.softmax_cross_entropy(
         z, np.array([0, 1, 20, 36], np.int32), np.float32(1), np.empty_like(z), totals, *PLAIN[str(z.dtype)]
     )
     assert totals[1] == 2
@@ -181,18 +214,18 @@ def test_gather_and_scale(N, I):
     index = rng.integers(0, N + 3, N)
     pixel = np.float32(1 / 255)
     out = np.full((N, I), np.nan, np.float32)
-    fused.gather(X, index, pixel, out)
+    call.gather(X, index, pixel, out)
     assert_close(out, X[index] / 255, "float32")
     out[:] = np.nan
-    fused.scale(X[:N], pixel, out)
+    call.scale(X[:N], pixel, out)
     assert_close(out, X[:N] / 255, "float32")
 
 
 def test_pixels_are_the_same_bits_in_any_order():
     X = np.arange(256, dtype=np.uint8).repeat(3).reshape(256, 3)
     gathered, scaled = np.empty((2, 256, 3), np.float32)
-    fused.gather(X, np.arange(256), np.float32(1 / 255), gathered)
-    fused.scale(X, np.float32(1 / 255), scaled)
+    call.gather(X, np.arange(256), np.float32(1 / 255), gathered)
+    call.scale(X, np.float32(1 / 255), scaled)
     assert gathered.tobytes() == scaled.tobytes()
     assert scaled[0, 0] == 0
     assert scaled[255, 0] == pytest.approx(1, abs=2e-7)

@@ -11,12 +11,14 @@ import pytest
 
 pytest.importorskip("numba")
 
+from fastmlp.kernels.cpu.cache import for_python
 from fastmlp.kernels.cpu.team import STOP, atomic_add, atomic_load, barrier, new_team, stopped
 from numba import njit
 
 from fastmlp.backends.numba_team import BRIEF, run_team
 from fastmlp.backends.threads import cores
 
+call = for_python(barrier, stopped)
 LARGE = 10 * BRIEF  # flop
 
 
@@ -123,7 +125,7 @@ def test_stop_ends_those_who_wait_and_those_who_work():
     spin_team[STOP] = 1
     spin(spin_team.ctypes.data)  # compiled now
     team = new_team()
-    assert not stopped(team.ctypes.data)
+    assert not call.stopped(team.ctypes.data)
     members = [threading.Thread(target=target, args=arguments, daemon=True) for target, arguments in (
         (spin, (team.ctypes.data,)), (wait_for_stop, (team.ctypes.data, 3)), (wait_for_stop, (team.ctypes.data, 3)),
     )]  # fmt: skip
@@ -135,7 +137,7 @@ def test_stop_ends_those_who_wait_and_those_who_work():
     for member in members:
         member.join(2)
     assert not any(member.is_alive() for member in members)
-    assert not barrier(team.ctypes.data, 1, 1)
+    assert not call.barrier(team.ctypes.data, 1, 1)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="os.kill(SIGINT) ends the process there")
