@@ -173,6 +173,11 @@ class BaseMLP(BaseEstimator, ABC):
                     f"expected layers of {kept} units, as in the fit before; got {sizes}: go on with the same "
                     "hidden_layer_sizes, columns and outputs, or fit anew with warm_start=False"
                 )
+            if self.out_activation_ != self._out_activation():
+                raise ValueError(
+                    f"loss: expected one whose outputs pass through {self.out_activation_!r}, as in the fit before; "
+                    f"got {self.loss!r}, through {self._out_activation()!r}: fit anew with warm_start=False"
+                )
         if first or not hasattr(self, "history_"):
             self.history_ = History()
         n = data.X.shape[0]
@@ -208,11 +213,13 @@ class BaseMLP(BaseEstimator, ABC):
         engine = vars(self).get("_engine")
         if engine is not None and engine.fits(backend, network, parameters.dtype, threads, self.precision):
             engine.take(self.coefs_, self.intercepts_)
+            self.coefs_, self.intercepts_ = list(engine.coefs), list(engine.intercepts)
             return
         if engine is not None and hasattr(self, "_optimizer"):
             self._optimizer = self._optimizer.saved(engine)
         self._engine = Engine(backend, network, parameters, threads, self.precision)
-        self.coefs_, self.intercepts_ = self._engine.coefs, self._engine.intercepts
+        # Lists of their own: an array that someone puts into them must not get into the engine's.
+        self.coefs_, self.intercepts_ = list(self._engine.coefs), list(self._engine.intercepts)
 
     def _logits(self, X: Any) -> np.ndarray:
         """The last layer's z (N, O) of raw rows X (N, I)."""

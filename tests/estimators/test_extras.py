@@ -242,7 +242,7 @@ def test_schedules_reach_the_steps(classifier, solver, options):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_a_rare_class_has_its_share_of_the_rows_held_out(classifier, smoothing):
-    X, y = data("iris")
+    X, _ = data("iris")
     seen = []
 
     def score(model, X, y):

@@ -148,6 +148,13 @@ def test_a_fitted_estimator_stays_as_it_was_where_a_fit_is_refused(both, refused
     np.testing.assert_array_equal(model.predict(X), other.predict(X))
 
 
+def test_a_loss_that_predicts_by_another_function_than_the_fit_before(regressor):
+    X, y = data("diabetes")
+    model = regressor(loss="huber", warm_start=True).fit(X, y)
+    with pytest.raises(ValueError, match="outputs pass through 'identity', as in the fit before; got 'poisson'"):
+        model.set_params(loss="poisson").fit(X, y + 10)
+
+
 def test_refused_classes_are_forgotten(classifier):
     X, y = data("iris")
     model = classifier()
