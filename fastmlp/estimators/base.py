@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
@@ -21,7 +19,7 @@ from fastmlp.backends import load, parameter_type, select
 from fastmlp.backends.base import Backend
 from fastmlp.device_arrays import lies_on_gpu
 from fastmlp.estimators.choice import Fit, choose, is_compiled
-from fastmlp.estimators.constraints import REDUCED, STOCHASTIC, check_activations, check_together
+from fastmlp.estimators.constraints import REDUCED, STOCHASTIC, check_activations, check_together, unchanged_if_refused
 from fastmlp.estimators.data import Data, checked_on_gpu, on_host
 from fastmlp.estimators.draws import start_values
 from fastmlp.estimators.engine import Engine, packed, thread_limit
@@ -285,17 +283,6 @@ class BaseMLP(BaseEstimator, ABC):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
-
-
-@contextmanager
-def unchanged_if_refused(model: BaseMLP) -> Iterator[None]:
-    """Put the attributes of an estimator back where what it was given is refused: it predicts on as it did."""
-    before = dict(vars(model))
-    try:
-        yield
-    except BaseException:
-        model.__dict__ = before
-        raise
 
 
 def checked_weight(weight: Any, y: Any) -> np.ndarray:
