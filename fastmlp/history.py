@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,7 +21,9 @@ Path = str | os.PathLike[str]
 
 @dataclass
 class History:
-    """One entry an epoch in each list; lists of what was not measured stay empty.
+    """One entry an epoch in each list; lists of what was never measured stay empty.
+
+    NaN stands where an epoch did not measure what another did.
 
     Training loss and accuracy are means over the epoch's batches, each taken before its own step, as scikit-learn's
     ``loss_curve_`` is. Validation is measured after the epoch. Seconds count training alone.
@@ -46,9 +49,14 @@ class History:
         named = {"seconds": seconds}
         named |= zip(("train_loss", "train_accuracy"), train, strict=False)
         named |= zip(("validation_loss", "validation_accuracy", "validation_score"), validation or (), strict=False)
-        for name, value in named.items():
+        epochs = len(self)
+        for name, values in vars(self).items():
+            value = named.get(name)
             if value is not None:
-                getattr(self, name).append(value)
+                values += [math.nan] * (epochs - len(values))
+                values.append(value)
+            elif values:
+                values.append(math.nan)
 
     def last(self) -> dict[str, float]:
         """The newest epoch, by name of the list; without the validation entries where there are none."""

@@ -145,10 +145,12 @@ def as_table(X: Any, name: str = "X") -> Any:
 def as_array(values: Any, name: str) -> Any:
     """`values` as a NumPy array, itself if it is one; as CuPy's if it lies on a GPU.
 
-    Raises DataError for ragged lists and masked arrays.
+    Raises DataError for ragged lists, masked arrays and sparse matrices.
     """
     if lies_on_gpu(values):
         return in_place(values, name)
+    if hasattr(values, "toarray"):
+        raise DataError(f"{name}: expected an array; got a sparse matrix; pass {name}.toarray(), or use MLPClassifier")
     if isinstance(values, np.ma.MaskedArray):
         raise DataError(f"{name}: expected an array without a mask; fill the masked entries with {name}.filled(...)")
     try:

@@ -51,6 +51,8 @@ def encode_labels(y: Any, n: int, classes: np.ndarray | None = None, name: str =
     if y.dtype.kind == "O":
         y = plain_labels(y, name)
     check_labels(y, name)
+    if y.dtype.kind == "f" and y.dtype.itemsize > 8:  # a long double: model files cannot hold it
+        y = y.astype(np.float64)
     if classes is None:
         classes = np.unique(y)
     elif (y.dtype.kind == "U") != (classes.dtype.kind == "U"):

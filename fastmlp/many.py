@@ -18,7 +18,7 @@ from fastmlp.backends.threads import ENDING, LISTEN, PLACES, check_ending, cores
 from fastmlp.errors import BackendUnavailable, DataError, OptionError, TrainingDiverged
 from fastmlp.loop import INTERRUPTED
 from fastmlp.model import Model
-from fastmlp.options import Options, threads_possible
+from fastmlp.options import Options, check_threads
 from fastmlp.preparation import Source
 from fastmlp.progress import LotShow, lot_bar
 from fastmlp.training import Training, run, set_up
@@ -77,8 +77,7 @@ def train_many(
     >>> [model.sizes for model in models]
     [(4, 8, 3), (4, 16, 3)]
     """
-    if not threads_possible(threads):
-        raise OptionError(f"threads: expected a whole number from 1, or None; got {threads!r}")
+    check_threads(threads)
     options = checked(configs)
     source = Source(X, y)
     check_scaling(source, options)

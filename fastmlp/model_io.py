@@ -18,6 +18,8 @@ from fastmlp.files import write_beside_and_rename
 from fastmlp.history import History
 from fastmlp.inputs import Inputs
 from fastmlp.network import Network, layer_views, parameter_count
+from fastmlp.optimizers import find
+from fastmlp.options import check_threads
 from fastmlp.report import Report
 
 if TYPE_CHECKING:
@@ -71,11 +73,14 @@ def load(
     ------
     FileNotFoundError
         There is no such file.
+    OptionError
+        `threads` is no whole number from 1.
     ModelFileError
         The file is cut short, of another kind, of a newer version, or its tensors do not fit its header.
     """
     from fastmlp.model import Model
 
+    check_threads(threads)
     header, tensors = read(Path(path))
     try:
         sizes, parameters = read_parameters(header["sizes"], tensors)
@@ -87,6 +92,7 @@ def load(
             check_tensors(tensors, {"mean": (sizes[0],), "deviation": (sizes[0],)}, np.dtype(np.float64))
         network = read_network(sizes, header["network"] if header["version"] > 1 else {})
         history, report = History(**header["history"]), Report(**header["report"])
+        find(report.optimizer)  # raises for what is not known
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise ModelFileError(
             f"{path}: the header and the tensors do not fit each other ({error}); save it anew"
@@ -145,8 +151,9 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-    except (SafetensorError, OSError, ValueError) as error:
+            names = file.keys() if KEY in metadata else ()  # another's tensors may be large, or of no type of NumPy's
+            tensors = {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:  # the last two: as bfloat16
         raise ModelFileError(
             f"{path}: expected a model file of fastmlp (safetensors); it cannot be read: {error}"
         ) from error

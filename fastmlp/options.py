@@ -151,8 +151,9 @@ class Options:
     @cached_property
     def widths(self) -> tuple[Any, ...]:
         """Units of each hidden layer."""
-        several = isinstance(self.hidden, Sequence | np.ndarray) and not isinstance(self.hidden, str)
-        return tuple(self.hidden) if several else (self.hidden,)  # type: ignore[arg-type]
+        hidden = self.hidden.tolist() if isinstance(self.hidden, np.ndarray) else self.hidden
+        several = isinstance(hidden, Sequence) and not isinstance(hidden, str)
+        return tuple(hidden) if several else (hidden,)  # type: ignore[arg-type]
 
     @property
     def rate(self) -> Any:
@@ -167,8 +168,13 @@ def whole(value: Any, least: int) -> bool:
 
 
 def real(value: Any) -> bool:
-    """Whether `value` is a finite number."""
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether `value` is a finite number that float64 can hold."""
+    if not isinstance(value, int | float | np.integer | np.floating) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return False
 
 
 def share(value: Any) -> bool:
@@ -179,3 +185,9 @@ def share(value: Any) -> bool:
 def threads_possible(value: Any) -> bool:
     """Whether `value` can be a number of threads: a whole number from 1, or None."""
     return value is None or whole(value, 1)
+
+
+def check_threads(value: Any) -> None:
+    """Raises OptionError unless `value` can be a number of threads."""
+    if not threads_possible(value):
+        raise OptionError(f"threads: expected a whole number from 1, or None; got {value!r}")

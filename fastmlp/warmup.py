@@ -11,6 +11,7 @@ from fastmlp.backends import parameter_type, select
 from fastmlp.backends.base import Rows
 from fastmlp.network import Network, initialise
 from fastmlp.optimizers import Settings, find
+from fastmlp.options import check_threads
 
 ROWS = 2048  # enough that both loops are compiled: that over batches of a few rows, and that over tiles of a large one
 BATCHES = (64, ROWS)
@@ -51,6 +52,7 @@ def warmup(
     True
     """
     started = time.perf_counter()
+    check_threads(threads)
     compute = select(backend).backend
     dtype = parameter_type(compute, precision)
     network, rule = Network(tuple(sizes)), find(optimizer)

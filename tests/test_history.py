@@ -66,6 +66,16 @@ def test_csv_without_validation_has_no_empty_columns():
     assert without_validation().to_csv() == "epoch,train_loss,train_accuracy,seconds\n1,2.0,0.25,0.5\n"
 
 
+def test_what_some_epochs_did_not_measure_is_nan():
+    history = without_validation()
+    history.append((1.0,), (1.5, 0.5, 0.75), None)
+    history.append((0.5, 0.875), None, 0.5)
+    assert history.to_csv() == (
+        "epoch,train_loss,train_accuracy,validation_loss,validation_accuracy,validation_score,seconds\n"
+        "1,2.0,0.25,nan,nan,nan,0.5\n2,1.0,nan,1.5,0.5,0.75,nan\n3,0.5,0.875,nan,nan,nan,0.5\n"
+    )
+
+
 def test_an_empty_history_can_be_written():
     assert History().to_csv() == "epoch\n"
 

@@ -4,6 +4,7 @@ import datetime
 
 import numpy as np
 import pytest
+import scipy.sparse
 from tolerance import assert_close
 
 from fastmlp import DataError, inputs, train
@@ -316,6 +317,11 @@ def test_masked_entries_are_not_read_as_numbers(backend):
     masked = np.ma.masked_array(X4, X4 > 0.8)
     with pytest.raises(DataError, match="mask"):
         train(masked, Y4, **{**FAST, "backend": backend.name})
+
+
+def test_a_sparse_matrix_is_told_where_it_fits():
+    with pytest.raises(DataError, match=r"got a sparse matrix; pass X.toarray\(\), or use MLPClassifier"):
+        train(scipy.sparse.csr_matrix(X4), Y4, **FAST)
 
 
 # Standardising.

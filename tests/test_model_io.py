@@ -177,6 +177,12 @@ def test_classes_survive(blobs, tmp_path, classes):
     np.testing.assert_array_equal(again.predict(blobs[0]), model.predict(blobs[0]))
 
 
+def test_classes_of_long_doubles_become_float64(blobs, tmp_path):
+    model = train(blobs[0], blobs[1].astype(np.longdouble), **OPTIONS, backend="numpy")
+    model.save(tmp_path / "m")
+    assert load(tmp_path / "m", backend="numpy").classes.dtype == model.classes.dtype == np.float64
+
+
 def test_bool_and_object_classes_survive(blobs, tmp_path):
     for y in (blobs[1] == 0, np.array(["x", "yy"], dtype=object)[(blobs[1] == 0).astype(int)]):
         model = train(blobs[0], y, **OPTIONS, backend="numpy")
@@ -252,6 +258,18 @@ def test_safetensors_of_another_kind_are_refused(tmp_path):
         load(tmp_path / "m")
 
 
+@pytest.mark.parametrize("kind", ["BF16", "F8_E4M3"])
+def test_safetensors_of_types_that_numpy_lacks_are_refused(tmp_path, kind):
+    header = json.dumps(
+        {"a": {"dtype": kind, "shape": [1, 2], "data_offsets": [0, 4 if kind == "BF16" else 2]}}
+    ).encode()
+    for metadata, message in ((b"", "of another kind"), (b'"__metadata__": {"fastmlp": "{}"}, ', "cannot be read")):
+        whole = header[:1] + metadata + header[1:]
+        (tmp_path / "m").write_bytes(len(whole).to_bytes(8, "little") + whole + bytes(4 if kind == "BF16" else 2))
+        with pytest.raises(ModelFileError, match=message):
+            load(tmp_path / "m")
+
+
 def rewrite(path, change_header=None, change_tensors=None):
     """The file with its header or its tensors changed."""
     with safe_open(path, "numpy") as file:
@@ -308,6 +326,7 @@ HEADERS = {
     "unknown type": lambda h: h | {"classes_type": "q9"},
     "object type": lambda h: h | {"classes_type": "|O"},
     "unsorted classes": lambda h: h | {"classes": [2, 0, 1]},
+    "an unknown optimizer": lambda h: h | {"report": h["report"] | {"optimizer": "rmsprop"}},
     "history of another kind": lambda h: h | {"history": {"speed": []}},
     "report of another kind": lambda h: h | {"report": {"speed": 1}},
 }
@@ -384,6 +403,12 @@ def test_a_folder_without_permission_is_refused(saved, tmp_path):
     folder.mkdir(mode=0o500)
     with pytest.raises(OptionError, match="choose another folder"):
         load(saved, backend="numpy").save(folder / "m")
+
+
+@pytest.mark.parametrize("threads", [0, -1, 2.5, "2"])
+def test_load_refuses_an_impossible_number_of_threads(saved, backend, threads):
+    with pytest.raises(OptionError, match="threads: expected a whole number from 1, or None"):
+        load(saved, backend=backend.name, threads=threads)
 
 
 def test_load_takes_a_backend_and_refuses_an_unknown_one(saved):

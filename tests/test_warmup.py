@@ -69,3 +69,9 @@ def test_other_cpus_get_no_hint(monkeypatch):
 
     monkeypatch.setattr(np, "show_config", lambda mode: {"SIMD Extensions": {"found": ["X86_V3"]}})
     assert narrow_kernels() is None
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_an_impossible_number_of_threads_is_refused(threads):
+    with pytest.raises(fastmlp.OptionError, match="threads: expected a whole number from 1, or None"):
+        fastmlp.warmup((4, 3), backend="numpy", threads=threads)

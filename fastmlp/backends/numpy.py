@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -184,6 +185,8 @@ def narrow_kernels() -> str | None:
 
 WANTED: list[int] = []  # threads at most, of those who run now
 CHANGING = threading.Lock()
+if hasattr(os, "register_at_fork"):  # a child must not inherit it locked: whoever would release it stays behind
+    os.register_at_fork(before=CHANGING.acquire, after_in_parent=CHANGING.release, after_in_child=CHANGING.release)
 
 
 @contextmanager

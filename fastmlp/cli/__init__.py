@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -37,4 +40,6 @@ for command in (train, predict, evaluate, info, bench):
 
 def main() -> None:
     """Run the command line and exit."""
+    if sys.stdout is None:  # closed by whoever started this: what would be written there goes nowhere
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 (until the process ends)
     app(prog_name="fastmlp")

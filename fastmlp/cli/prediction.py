@@ -51,6 +51,7 @@ def predict(
     check_outputs({"--output": output}, (model, data))
     network = fastmlp.load(model, backend=backend, threads=threads, strict=strict)
     _, X, _ = measured_part(load_data(data, target=target, labelled=False))
+    X = as_in_training(network, data, X)
     columns = [network.predict(X), *(network.predict_proba(X).T if probabilities else ())]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -77,6 +78,7 @@ def evaluate(
     network = fastmlp.load(model, backend=backend, threads=threads, strict=strict)
     dataset = load_data(data, target=target, labels=labels)
     part, X, y = measured_part(dataset)
+    X = as_in_training(network, data, X)
     loss, accuracy = network.evaluate(X, y)
     known = network.classes
     right, given = (encode_labels(codes, len(X), known)[0] for codes in (y, network.predict(X)))
@@ -92,3 +94,9 @@ def evaluate(
     fact("accuracy", f"{accuracy:.4f}")
     if len(known) <= CLASSES_SHOWN:
         Console().print(class_table(known, confusion))
+
+
+def as_in_training(network: fastmlp.Model, source: str, X: np.ndarray) -> np.ndarray:
+    """Rows X (N, I) of a CSV as numbers where the network takes such: a few may well all be whole, as pixels are."""
+    whole = X.dtype == np.uint8 and source.lower().endswith((".csv", ".csv.gz"))
+    return X.astype(np.float32) if whole and not network.inputs.pixels else X

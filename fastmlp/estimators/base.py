@@ -19,11 +19,11 @@ from fastmlp.backends import load, parameter_type, select
 from fastmlp.backends.base import Backend
 from fastmlp.device_arrays import lies_on_gpu
 from fastmlp.estimators.choice import Fit, choose, is_compiled
-from fastmlp.estimators.constraints import REDUCED, STOCHASTIC, check_activations, check_together
+from fastmlp.estimators.constraints import REDUCED, STOCHASTIC, check_activations, check_together, unchanged_if_refused
 from fastmlp.estimators.data import Data, checked_on_gpu, on_host
 from fastmlp.estimators.draws import start_values
 from fastmlp.estimators.engine import Engine, packed, thread_limit
-from fastmlp.estimators.fitting import fit_stochastic
+from fastmlp.estimators.fitting import StochasticFit, fit_stochastic
 from fastmlp.estimators.lbfgs import fit_lbfgs
 from fastmlp.estimators.optimizer import Optimizer
 from fastmlp.history import History
@@ -41,8 +41,11 @@ class BaseMLP(BaseEstimator, ABC):
     _optimizer: Optimizer
 
     @abstractmethod
-    def _learn_targets(self, y: Any, incremental: bool) -> None:
-        """Keep what y says of the outputs. Raises ValueError where it does not fit what an earlier fit kept."""
+    def _learn_targets(self, y: Any, incremental: bool, classes: Any) -> None:
+        """Keep what y says of the outputs, and `classes`, which partial_fit may be told, for the first time or again.
+
+        Raises ValueError where it does not fit what an earlier fit kept.
+        """
 
     @abstractmethod
     def _encode(self, y: Any, dtype: np.dtype) -> np.ndarray:
@@ -72,23 +75,27 @@ class BaseMLP(BaseEstimator, ABC):
     def _weighted(self, y: Any, weight: np.ndarray | None, incremental: bool) -> np.ndarray | None:
         """The weights of rows (N,), with those of their classes; None where all are 1."""
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, validation_data: Any, incremental: bool) -> Self:
+    def _fit(
+        self, X: Any, y: Any, sample_weight: Any, validation_data: Any, incremental: bool, classes: Any = None
+    ) -> Self:
         """What fit and partial_fit do."""
         check_activations(self.activation)
         check_together(self, incremental, validation_data)
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
-        X, y = self._checked(self._in_place(X), on_host(y), self._types(first), first)
-        weight = None if sample_weight is None else checked_weight(sample_weight, y)  # (N,)
-        self._learn_targets(y, incremental)
-        data = Data(X, y, self._encode(y, X.dtype), self._weighted(y, weight, incremental))
-        validation = None if validation_data is None else self._checked_validation(validation_data, X.dtype)
-        self._random_state = check_random_state(self.random_state)
-        fit = self._prepare_network(data, first)
-        engine = self._engine
-        if self.solver == "lbfgs":
+        with unchanged_if_refused(self):
+            X, y = self._checked(self._in_place(X), on_host(y), self._types(first), first)
+            weight = None if sample_weight is None else checked_weight(sample_weight, y)  # (N,)
+            self._learn_targets(y, incremental, classes)
+            data = Data(X, y, self._encode(y, X.dtype), self._weighted(y, weight, incremental))
+            validation = None if validation_data is None else self._checked_validation(validation_data, data)
+            self._random_state = check_random_state(self.random_state)
+            fit = self._prepare_network(data, first)
+            engine = self._engine
+            steps = None if self.solver == "lbfgs" else StochasticFit(self, engine, data, validation, incremental)
+        if steps is None:
             fit_lbfgs(self, engine, data)
         else:
-            fit_stochastic(self, engine, data, validation, incremental)
+            fit_stochastic(steps, incremental)
         if engine.backend.name == "numba":
             is_compiled(fit)
         if not np.isfinite(engine.parameters).all():
@@ -128,13 +135,18 @@ class BaseMLP(BaseEstimator, ABC):
             return FLOATS
         return np.float64 if self.precision == "float64" else np.float32  # fewer bits are for operands of products
 
-    def _checked_validation(self, given: Any, dtype: np.dtype) -> Data:
-        """The user's own rows to validate on."""
+    def _checked_validation(self, given: Any, data: Data) -> Data:
+        """The user's own rows to validate on, with targets like those of the `data` to train on."""
         if not isinstance(given, tuple | list) or len(given) not in (2, 3):
             raise ValueError(f"validation_data: expected (X, y) or (X, y, sample_weight); got {type(given).__name__}")
+        dtype = data.X.dtype
         X, y = self._checked(self._in_place(given[0]), on_host(given[1]), dtype, False)
         weight = None if len(given) == 2 else checked_weight(given[2], y)  # (N,)
-        return Data(X, y, self._encode(y, dtype), weight)
+        codes = self._encode(y, dtype)
+        if codes.shape[1:] != data.codes.shape[1:]:  # kernels would read beyond their end
+            expected = (y.shape[0], *data.y.shape[1:])
+            raise ValueError(f"validation_data: expected y of shape {expected}, as in training; got {y.shape}")
+        return Data(X, y, codes, weight)
 
     def _prepare_network(self, data: Data, first: bool) -> Fit:
         """The engine, with start values or the weights of the fit before, and what it is to do."""
@@ -158,6 +170,11 @@ class BaseMLP(BaseEstimator, ABC):
                 raise ValueError(
                     f"expected layers of {kept} units, as in the fit before; got {sizes}: go on with the same "
                     "hidden_layer_sizes, columns and outputs, or fit anew with warm_start=False"
+                )
+            if self.out_activation_ != self._out_activation():
+                raise ValueError(
+                    f"loss: expected one whose outputs pass through {self.out_activation_!r}, as in the fit before; "
+                    f"got {self.loss!r}, through {self._out_activation()!r}: fit anew with warm_start=False"
                 )
         if first or not hasattr(self, "history_"):
             self.history_ = History()
@@ -194,11 +211,13 @@ class BaseMLP(BaseEstimator, ABC):
         engine = vars(self).get("_engine")
         if engine is not None and engine.fits(backend, network, parameters.dtype, threads, self.precision):
             engine.take(self.coefs_, self.intercepts_)
+            self.coefs_, self.intercepts_ = list(engine.coefs), list(engine.intercepts)
             return
         if engine is not None and hasattr(self, "_optimizer"):
             self._optimizer = self._optimizer.saved(engine)
         self._engine = Engine(backend, network, parameters, threads, self.precision)
-        self.coefs_, self.intercepts_ = self._engine.coefs, self._engine.intercepts
+        # Lists of their own: an array that someone puts into them must not get into the engine's.
+        self.coefs_, self.intercepts_ = list(self._engine.coefs), list(self._engine.intercepts)
 
     def _logits(self, X: Any) -> np.ndarray:
         """The last layer's z (N, O) of raw rows X (N, I)."""

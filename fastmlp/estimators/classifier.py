@@ -145,17 +145,7 @@ out_activation_, n_features_in_, feature_names_in_, classes_
 
         `classes` lists all classes there will ever be; the first call needs it. See `fit` for the rest.
         """
-        if getattr(self, "classes_", None) is None:
-            if classes is None:
-                raise ValueError("classes must be passed on the first call to partial_fit.")
-            several = type_of_target(y).startswith("multilabel")
-            self._label_binarizer = LabelBinarizer().fit(y if several else classes)
-            self.classes_ = unique_labels(classes)
-        elif classes is not None and not np.array_equal(self.classes_, unique_labels(classes)):
-            raise ValueError(
-                f"`classes={classes!r}` is not the same as on last call to partial_fit, was: {self.classes_!r}"
-            )
-        return self._fit(X, y, sample_weight, validation_data, incremental=True)
+        return self._fit(X, y, sample_weight, validation_data, incremental=True, classes=classes)
 
     def predict(self, X: Any) -> Any:
         """The class of each row X (N, I) -> (N,); of a multilabel network the indicator matrix (N, O)."""
@@ -183,24 +173,33 @@ out_activation_, n_features_in_, feature_names_in_, classes_
         X, y = self._validated(X, y, types, reset)
         return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
 
-    def _learn_targets(self, y: Any, incremental: bool) -> None:
-        if not hasattr(self, "classes_") or not (self.warm_start or incremental):
+    def _learn_targets(self, y: Any, incremental: bool, classes: Any) -> None:
+        known = getattr(self, "classes_", None)
+        if incremental and known is None:
+            if classes is None:
+                raise ValueError("classes must be passed on the first call to partial_fit.")
+            several = type_of_target(y).startswith("multilabel")
+            self._label_binarizer = LabelBinarizer().fit(y if several else classes)
+            known = self.classes_ = unique_labels(classes)
+        elif known is None or not (self.warm_start or incremental):
             self._label_binarizer = LabelBinarizer().fit(y)
             self.classes_ = self._label_binarizer.classes_
             return
-        classes = unique_labels(y)
-        if self.warm_start and set(classes) != set(self.classes_):
+        elif classes is not None and not np.array_equal(known, unique_labels(classes)):
+            raise ValueError(f"`classes={classes!r}` is not the same as on last call to partial_fit, was: {known!r}")
+        found = unique_labels(y)
+        if self.warm_start and set(found) != set(known):
             raise ValueError(
                 "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
-                f"Previously got {self.classes_}, `y` has {classes}"
+                f"Previously got {known}, `y` has {found}"
             )
-        if len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
-            raise ValueError(
-                f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. 'y' has {classes}."
-            )
+        if len(np.setdiff1d(found, known, assume_unique=True)):
+            raise ValueError(f"`y` has classes not in `self.classes_`. `self.classes_` has {known}. 'y' has {found}.")
 
     def _encode(self, y: Any, dtype: np.dtype) -> np.ndarray:
         if self._out_activation() == "softmax":
+            if y.ndim != 1:
+                raise ValueError(f"y: expected one label a row, as in the fit before; got an array of shape {y.shape}")
             codes = np.searchsorted(self.classes_, y)  # (N,)
             if codes.max() == len(self.classes_) or (self.classes_[codes] != y).any():
                 raise ValueError(f"y: expected the classes of the training, {self.classes_}; got {unique_labels(y)}")

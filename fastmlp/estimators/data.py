@@ -29,7 +29,8 @@ def split_rows(data: Data, fraction: float, stratify: bool, random: np.random.Ra
 
     train, held_out = train_test_split(
         np.arange(data.X.shape[0]), random_state=random, test_size=fraction,
-        stratify=data.codes.ravel().astype(bool).astype(str) if stratify else None,
+        stratify=(data.codes.ravel() > 0.5).astype(str)  # a smoothed 0 is a 0
+         if stratify else None,
     )  # fmt: skip
     if len(held_out) < 2:
         raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your dataset.")

@@ -16,7 +16,7 @@ from fastmlp.estimators.data import Data, split_rows
 from fastmlp.estimators.draws import Orders
 from fastmlp.estimators.engine import Engine
 from fastmlp.estimators.optimizer import new_optimizer
-from fastmlp.estimators.scoring import Validation, validator
+from fastmlp.estimators.scoring import Validation, share_right, validator
 from fastmlp.estimators.stopping import Patience
 from fastmlp.estimators.weights import BatchWeights
 from fastmlp.loop import DONE, INTERRUPTED, Epoch, Work, run_epochs
@@ -25,7 +25,7 @@ from fastmlp.progress import live_table
 TOGETHER = 5e8  # flop of epochs that run in one call: 10 ms or less between two looks for Ctrl-C
 
 
-def fit_stochastic(model: Any, engine: Engine, data: Data, validation: Data | None, incremental: bool) -> None:
+def fit_stochastic(fit: StochasticFit, incremental: bool) -> None:
     """Run the solvers that take a step a batch: `max_iter` epochs at most, or one where `incremental`.
 
     Warns
@@ -35,10 +35,10 @@ def fit_stochastic(model: Any, engine: Engine, data: Data, validation: Data | No
     UserWarning
         Ctrl-C ended the training; or batch_size is more than there are rows.
     """
+    model = fit.model
     epochs = 1 if incremental else model.max_iter
-    fit = StochasticFit(model, engine, data, validation, incremental)
     fit.callbacks.tell("on_fit_begin", model)
-    with engine.in_use(), live_table(epochs, model.progress) as show:
+    with fit.engine.in_use(), live_table(epochs, model.progress) as show:
         reason = run_epochs(
             fit.learner, fit.batch, epochs, fit.next_work, fit.validate,
             [fit.record, lambda _: show(model.history_), lambda _: fit.callbacks.tell("on_epoch_end", model)],
@@ -70,6 +70,8 @@ class StochasticFit:
         self.steps = -(-self.n // self.batch)
         self.rows = engine.rows(data.X, data.codes)
         self.orders = Orders(self.n, index, model._random_state if model.shuffle else None)
+        self.callbacks = Callbacks(model.callbacks)
+        self.measure = None if validation is None else validator(model, engine, validation)
         self.weights = BatchWeights(self.n, self.batch, model.alpha, data.weight, engine.parameters.dtype)
         if not (incremental and hasattr(model, "_optimizer")):
             engine.learner = None
@@ -79,8 +81,6 @@ class StochasticFit:
         self.learner = model._optimizer.learner(engine)
         self.patience = Patience(model, engine, incremental)
         self.averaging = Averaging(engine, model.weight_averaging) if model.weight_averaging else None
-        self.callbacks = Callbacks(model.callbacks)
-        self.measure = None if validation is None else validator(model, engine, validation)
         self.seen = model.t_
         model.n_iter_ = 0
 
@@ -124,7 +124,7 @@ class StochasticFit:
         model.t_ += self.n
         model.loss_ = model._loss_share() * epoch.train.loss + epoch.train.penalty
         model.loss_curve_.append(model.loss_)
-        accuracy = epoch.train.accuracy if model._one_label() else None
+        accuracy = share_right(model, epoch.train.accuracy) if model._one_label() else None
         model.history_.append((model.loss_, accuracy), seen, epoch.seconds)
         if model.verbose:
             print(f"Iteration {model.n_iter_}, loss = {model.loss_:.8f}")
@@ -147,6 +147,6 @@ def batch_rows(batch_size: int | str, n: int) -> int:
         return min(200, n)
     if batch_size > n:
         warnings.warn(
-            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=7
+            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped", stacklevel=6
         )
     return int(np.clip(batch_size, 1, n))

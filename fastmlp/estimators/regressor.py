@@ -162,7 +162,7 @@ out_activation_, n_features_in_, feature_names_in_
         X, y = self._validated(X, y, types, reset, y_numeric=True)
         return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
 
-    def _learn_targets(self, y: Any, incremental: bool) -> None:
+    def _learn_targets(self, y: Any, incremental: bool, classes: Any) -> None:
         if self.loss == "poisson" and y.min() < 0:
             raise ValueError(f"y: expected no negative targets for loss='poisson'; got {y.min()}")
         quantiles = self._quantiles()

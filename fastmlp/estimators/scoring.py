@@ -41,8 +41,8 @@ def validator(model: Any, engine: Engine, held_out: Data) -> Callable[[], Valida
             return math.nan
         if scorer == "loss":
             return -loss
-        if scorer is None and one_label and weight is None:
-            return accuracy
+        if scorer is None and weight is None and one_label:
+            return share_right(model, accuracy)
         if scorer is None:
             return float(bare.score(X, y, held_out.weight))
         return float(scorer(bare, X, y))
@@ -50,9 +50,14 @@ def validator(model: Any, engine: Engine, held_out: Data) -> Callable[[], Valida
     def validate() -> Validation:
         loss, accuracy = engine.plan.evaluate(rows)
         loss *= share
-        return Validation(loss, accuracy if one_label else None, score(loss, accuracy))
+        return Validation(loss, share_right(model, accuracy) if one_label else None, score(loss, accuracy))
 
     return validate
+
+
+def share_right(model: Any, counted: float) -> float:
+    """A classifier's share of right answers: what the network counted, or 1 where there is one class to answer."""
+    return counted if len(model.classes_) > 1 else 1.0
 
 
 def unnamed(model: Any) -> Any:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from command import SMALL, refuse, run, start
+from command import NUMPY, SMALL, refuse, run, start
 from typer.testing import CliRunner
 
 import fastmlp
@@ -59,6 +59,14 @@ def test_a_closed_pipe_is_quiet(flowers, model):
         process.stdout.close()
         assert process.stderr.read() == ""
         assert process.wait(100) == messages.PIPE_CLOSED
+
+
+def test_a_closed_standard_output_takes_nothing(flowers, model):
+    code = "import os, sys; os.close(1); os.execv(sys.executable, [sys.executable, '-m', 'fastmlp', *sys.argv[1:]])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "predict", model, flowers, *NUMPY], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_a_real_bug_keeps_its_traceback(monkeypatch, flowers):

@@ -46,6 +46,14 @@ def test_rows_to_predict_need_no_labels(tmp_path, model, blobs, flowers):
     assert run("predict", model, tmp_path / "bare.npy").stdout == expected
 
 
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_a_csv_of_whole_numbers_is_no_picture_to_a_network_of_numbers(tmp_path, model, command):
+    for name, first in (("whole", 1), ("not", 1.0001)):
+        (tmp_path / f"{name}.csv").write_text(f"a,b,c,d,label\n{first},0,0,1,iris\n0,2,0,0,lily\n")
+    whole, numbers = (run(command, model, tmp_path / f"{name}.csv").stdout for name in ("whole", "not"))
+    assert whole.replace("whole.csv", "not.csv") == numbers
+
+
 def test_test_rows_are_predicted_where_there_are_some(tmp_path, images):
     run("train", images, *SMALL, "--save", tmp_path / "m")
     assert len(rows_of(run("predict", tmp_path / "m", images).stdout)) == 1 + 20
@@ -56,6 +64,7 @@ def test_test_rows_are_predicted_where_there_are_some(tmp_path, images):
     [
         (["missing", "flowers.csv"], ["missing"]),
         (["flowers.csv", "flowers.csv"], ["flowers.csv", "expected a model file"]),
+        (["model", "flowers.csv", "--threads", "-1"], ["threads: expected a whole number from 1", "got -1"]),
         (["model", "missing.csv"], ["missing.csv", "expected a file or folder"]),
         (["model", "images.npz"], ["expected 4 columns, as in training; got 9"]),
         (["model", "flowers.csv", "--output", "flowers.csv"], ["flowers.csv", "is the same"]),

@@ -228,6 +228,24 @@ def test_verbose_prints_a_lower_rate_as_theirs(classifier, capsys):
     assert "Setting learning rate to" in ours
 
 
+@pytest.mark.parametrize("way", ["whole list", "one array"])
+def test_weights_put_in_place_of_the_own_count(both, way):
+    kind, X, y = both
+    model, other = kind(max_iter=2).fit(X, y), kind(random_state=8, max_iter=2).fit(X, y)
+    theirs = [W.copy() for W in other.coefs_], [b.copy() for b in other.intercepts_]
+    if way == "whole list":
+        model.coefs_, model.intercepts_ = theirs
+    else:
+        model.coefs_[:], model.intercepts_[:] = theirs
+    np.testing.assert_array_equal(model.predict(X), other.predict(X))
+    before = model.coefs_[0].copy()
+    model.partial_fit(X, y)
+    assert (model.coefs_[0] != before).any()  # what was learned stays, after a prediction too
+    learned = model.coefs_[0].copy()
+    model.predict(X)
+    np.testing.assert_array_equal(model._engine.coefs[0], learned)
+
+
 @pytest.mark.filterwarnings("error")
 def test_warnings(both):
     kind, X, y = both

@@ -240,6 +240,21 @@ def test_schedules_reach_the_steps(classifier, solver, options):
     assert not np.array_equal(weights(classifier(solver=solver).fit(X, y)), weights(classifier(**options).fit(X, y)))
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_a_rare_class_has_its_share_of_the_rows_held_out(classifier, smoothing):
+    X, _ = data("iris")
+    seen = []
+
+    def score(model, X, y):
+        seen.append(y)
+        return 0.0
+
+    for seed in range(3):
+        model = classifier(label_smoothing=smoothing, early_stopping=True, scoring=score, random_state=seed, max_iter=1)
+        model.fit(X, np.arange(150) < 20)
+    assert [held_out.sum() for held_out in seen] == [2, 2, 2]
+
+
 def test_a_halved_rate_takes_half_a_step(classifier):
     X, y = data("iris")
     options = dict(solver="sgd", momentum=0.0, max_iter=1, batch_size=len(X))

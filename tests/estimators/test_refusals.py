@@ -101,6 +101,69 @@ def test_validation_data_that_cannot_be_used(given, message):
     assert not hasattr(model, "coefs_")
 
 
+@pytest.mark.parametrize("targets", [1, 3])
+def test_validation_data_with_other_targets_than_the_training(regressor, targets):
+    X, y = data("several targets")
+    y = y[:, 0] if targets == 1 else y  # (N,) or (N, 3)
+    with pytest.raises(ValueError, match=r"validation_data: expected y of shape \(160,.*, as in training; got \(160,"):
+        regressor().fit(X, y, validation_data=(X, y.sum(axis=1) if targets == 3 else np.stack([y, y], axis=1)))
+
+
+@pytest.mark.parametrize("way", ["partial_fit", "fit", "validation_data"])
+def test_one_hot_rows_are_refused_where_the_network_tells_one_class_a_row(classifier, way):
+    X, y = data("iris")
+    one_hot = np.eye(3, dtype=int)[y]  # (N, 3)
+    model = classifier(warm_start=True).fit(X, y)
+    with pytest.raises(ValueError, match=r"y: expected one label a row, .* got an array of shape \(150, 3\)"):
+        if way == "validation_data":
+            model.fit(X, y, validation_data=(X, one_hot))
+        else:
+            getattr(model, way)(X, one_hot)
+
+
+REFUSED = {
+    "validation": lambda model, X, y: model.fit(X[:, :3], y + 10, validation_data=(X, y)),
+    "split": lambda model, X, y: model.set_params(early_stopping=True, validation_fraction=0.0).fit(X[:3], y[:3] + 10),
+    "scorer": lambda model, X, y: model.set_params(scoring="nonesuch").partial_fit(X, y, validation_data=(X, y)),
+    "precision": lambda model, X, y: model.set_params(precision="tf32").fit(X, y + 10),
+    "targets": lambda model, X, y: model.partial_fit(X, np.stack([y, y], axis=1)),
+}
+
+
+@pytest.mark.parametrize("refused", REFUSED)
+def test_a_fitted_estimator_stays_as_it_was_where_a_fit_is_refused(both, refused):
+    make, X, y = both
+    model, other = (make().fit(X, y) for _ in range(2))
+    before = dict(vars(model))
+    with pytest.raises(ValueError, match=r"."):
+        REFUSED[refused](model, X, y)
+    after = dict(vars(model))
+    for name in model.get_params():
+        del before[name], after[name]
+    assert after == before
+    model.set_params(**other.get_params())
+    np.testing.assert_array_equal(model.predict(X), other.predict(X))
+    for each in (model, other):  # the optimizer's state, too
+        each.partial_fit(X, y)
+    np.testing.assert_array_equal(model.predict(X), other.predict(X))
+
+
+def test_a_loss_that_predicts_by_another_function_than_the_fit_before(regressor):
+    X, y = data("diabetes")
+    model = regressor(loss="huber", warm_start=True).fit(X, y)
+    with pytest.raises(ValueError, match="outputs pass through 'identity', as in the fit before; got 'poisson'"):
+        model.set_params(loss="poisson").fit(X, y + 10)
+
+
+def test_refused_classes_are_forgotten(classifier):
+    X, y = data("iris")
+    model = classifier()
+    with pytest.raises(ValueError, match="has classes not in"):
+        model.partial_fit(X, y, classes=[0, 1])
+    model.partial_fit(X, y, classes=[0, 1, 2])
+    assert model.predict_proba(X).shape == (150, 3)
+
+
 def test_lbfgs_takes_no_validation_data():
     X, y = data("iris")
     with pytest.raises(ValueError, match="validation_data: solver='lbfgs'"):

@@ -133,6 +133,17 @@ def test_warm_start(backend, solver):
     assert_same(got, want, "float64")
 
 
+def test_one_class_is_always_right(backend):
+    X, _ = data("iris")
+    options = dict(hidden_layer_sizes=(3,), max_iter=3, random_state=1, early_stopping=True)
+    want, got = theirs.MLPClassifier(**options), fastmlp.MLPClassifier(**options, backend=backend.name)
+    for model in (want, got):
+        model.fit(X, np.full(len(X), "only"))
+    assert (got.predict(X) == "only").all()
+    assert got.validation_scores_ == want.validation_scores_ == [1.0, 1.0, 1.0]
+    assert got.history_.train_accuracy == got.history_.validation_accuracy == [1.0, 1.0, 1.0]
+
+
 def test_a_generator_is_drawn_from_as_they_do(backend):
     X, y = data("digits")
     ends = []

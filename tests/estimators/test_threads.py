@@ -1,7 +1,9 @@
 """Fits beside each other: in threads, in searches, in worker processes, and how many threads they take."""
 
 import os
+import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import joblib
@@ -12,6 +14,7 @@ from threadpoolctl import threadpool_info
 
 from estimators.conftest import data
 from fastmlp import backends
+from fastmlp.backends.numpy import CHANGING
 from fastmlp.estimators.engine import thread_limit
 
 
@@ -86,6 +89,29 @@ def test_a_fit_in_a_forked_process(both):
     if not child:
         same = np.array_equal(kind().fit(X, y).coefs_[0], model.coefs_[0])
         os._exit(0 if same else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_while_another_thread_changes_the_threads_of_blas(classifier):
+    X, y = data("iris")
+    held = threading.Event()
+
+    def hold():
+        with CHANGING:
+            held.set()
+            time.sleep(0.2)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    child = os.fork()
+    if not child:
+        signal.alarm(20)  # ends a child that waits for a lock nobody will release
+        classifier().fit(X, y)
+        os._exit(0)
+    holder.join()
     assert os.waitpid(child, 0)[1] == 0
 
 
