@@ -14,7 +14,7 @@ from fastmlp.optimizers import Settings, find
 from fastmlp.options import check_threads
 
 ROWS = 2048  # enough that both loops are compiled: that over batches of a few rows, and that over tiles of a large one
-BATCHES = (64, ROWS)
+BATCHES = (1, ROWS)
 
 
 def warmup(

@@ -130,13 +130,13 @@ def test_nothing_is_left_out_but_in_steps(backend, dtype):
 def test_batches_and_their_parts_leave_out_the_same(kind, monkeypatch):
     """Batches whose rows are split over threads and tiles against the operations, one after the other."""
     pytest.importorskip("numba")
-    from fastmlp.backends import numba_learner, numba_plan
-    from fastmlp.backends.numba_learner import LARGE
+    from fastmlp.backends import numba_learner, numba_plan, numba_ways
+    from fastmlp.backends.numba_ways import LARGE
 
     monkeypatch.setattr(numba_learner, "ALONE", 0)
     monkeypatch.setattr(numba_plan, "START", 0)
     if kind == "phases":
-        monkeypatch.setattr(numba_learner, "SMALL", 0)
+        monkeypatch.setattr(numba_ways, "SMALL", 0)
     rng, dtype = np.random.default_rng(0), np.dtype("float32")
     n, batch = (2 * LARGE + 99, LARGE + 7) if kind == "tiles" else (211, 48)
     x, y = rng.standard_normal((n, SIZES[0])).astype(dtype), rng.integers(0, SIZES[-1], n).astype(np.int32)

@@ -13,6 +13,7 @@ from fastmlp.backends.compiled_task import DENSE, MARKED, SPARSE, Buffers, Panel
 from fastmlp.backends.compiled_update import L2, LINE
 from fastmlp.backends.numba_ops import moves_of
 from fastmlp.backends.numba_team import ROW, STEP, on_lines, run_team
+from fastmlp.backends.numba_ways import in_tiles
 from fastmlp.backends.plan import epoch_totals, means
 from fastmlp.dropout import step_key
 from fastmlp.kernels.cpu import sparse
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from fastmlp.backends.numba_plan import NumbaPlan
 
 RATE, SHRINK = map(Step._fields.index, ("rate", "shrink"))
-LARGE = 768  # rows: a larger batch is worked through in tiles
-SMALL = 6  # a smaller one too, where parameters, times threads, are fewer than so many times what the layers make of it
 ALONE = 1e6  # flop between two barriers below which a second thread does not pay
 
 
@@ -76,15 +75,6 @@ class NumbaLearner:
         h[0, :, SHRINK] = rates * self.settings.weight_decay
         return h
 
-    def in_tiles(self, n: int, threads: int) -> bool:
-        """Whether batches of n rows pass in tiles.
-
-        Large ones do, those whose gradient is wanted as a whole, to measure it, and those of a small network: its
-        gradient is less to hand from thread to thread than the layers' numbers.
-        """
-        parameters, numbers = len(self.plan.parameters), n * sum(self.plan.sizes[1:])
-        return n > LARGE or self.settings.clip > 0 or parameters * max(threads, 2) < SMALL * numbers
-
     def run(self, rows: Rows, batch_size: int, h: np.ndarray, rule: int, epochs: int = 1) -> np.ndarray:
         """Steps on a team, as many as h (2, steps, 8) has -> (epochs, 3) sums of losses, right answers, penalties.
 
@@ -94,14 +84,14 @@ class NumbaLearner:
         rows = plan.read(rows)
         flop = (3 * plan.flop + ROW) * n * epochs + STEP * h.shape[1]
         threads = plan.team_size(flop) if 3 * plan.flop * min(batch_size, n) > ALONE else 1
-        in_tiles = self.in_tiles(min(batch_size, n), threads) or not rule
-        if not in_tiles:  # a thread owns whole lines of columns
+        tiled = not rule or in_tiles(plan.sizes, min(batch_size, n), plan.threads, settings.clip)
+        if not tiled:  # a thread owns whole lines of columns
             threads = min(threads, -(-plan.sizes[1] * plan.dtype.itemsize // LINE))
         moves = moves_of(rule, plan.parameters, self.g, self.state, h, settings.clip if rule else 0.0)
         share, key = plan.network.dropout if rule else 0.0, step_key(settings.seed, self.steps + 1)
         totals, sums = np.zeros((threads, 3)), np.zeros((threads, epochs, 3))
         kind = plan.kind(rows.X)
-        if in_tiles:
+        if tiled:
             tiles = [plan.with_lists(tile, rows, compiled.TILE) for tile in plan.tiles(kind)[:threads]]
             if not share:  # nothing is left out now, where the network has room for what stays
                 tiles = [tile._replace(h=tile.a) for tile in tiles]

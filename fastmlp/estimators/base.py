@@ -17,6 +17,8 @@ from sklearn.utils.validation import (
 
 from fastmlp.backends import load, parameter_type, select
 from fastmlp.backends.base import Backend
+from fastmlp.backends.numba_ways import in_tiles
+from fastmlp.backends.threads import cores
 from fastmlp.device_arrays import lies_on_gpu
 from fastmlp.estimators.choice import Fit, choose, is_compiled
 from fastmlp.estimators.constraints import REDUCED, STOCHASTIC, check_activations, check_together, unchanged_if_refused
@@ -181,7 +183,8 @@ class BaseMLP(BaseEstimator, ABC):
         n = data.X.shape[0]
         batch = n if self.solver == "lbfgs" else min(n, 200 if isinstance(self.batch_size, str) else self.batch_size)
         network = self._network(sizes, dtype)
-        fit = Fit(network, self.solver, data.X, data.weight is not None, self.shuffle, batch, self.max_iter)
+        tiles = in_tiles(sizes, batch, thread_limit(self.threads) or cores(), self.clip_norm or 0.0)
+        fit = Fit(network, self.solver, data.X, data.weight is not None, self.shuffle, batch, self.max_iter, tiles)
         self._build(network, parameters, self._backend_for(fit))
         return fit
 

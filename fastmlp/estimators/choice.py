@@ -32,6 +32,7 @@ class Fit(NamedTuple):
     shuffled: bool
     batch: int
     epochs: int
+    tiles: bool  # see `fastmlp.backends.numba_ways`
 
     @property
     def kind(self) -> str:
@@ -39,7 +40,7 @@ class Fit(NamedTuple):
         net = self.network
         parts = len(net.sizes), *net.kinds, net.loss, net.dropout > 0, self.rule, self.weighted, self.shuffled
         layout = "dense" if isinstance(self.X, np.ndarray) else "csr"
-        return "-".join(map(str, (*parts, self.batch > 1024, self.X.dtype, layout)))
+        return "-".join(map(str, (*parts, self.tiles, self.X.dtype, layout)))
 
     @property
     def gain(self) -> float:

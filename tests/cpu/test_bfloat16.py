@@ -19,9 +19,9 @@ from test_product import Fence, expected, framed, needs_mprotect
 
 from fastmlp import OptionError, backends, train
 from fastmlp.backends import numba as numba_backend
-from fastmlp.backends import numba_learner
+from fastmlp.backends import numba_ways
 from fastmlp.backends.base import Rows
-from fastmlp.backends.numba_learner import LARGE
+from fastmlp.backends.numba_ways import LARGE
 from fastmlp.network import Network, initialise, layer_views
 from fastmlp.optimizers import Settings, find
 
@@ -140,7 +140,7 @@ def gradients(x, y, W, b):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_step_follows_the_oracle_with_rounded_operands(sizes, batch, threads, monkeypatch):
     monkeypatch.setattr(numba_backend, "team_threads", lambda asked: asked)
-    monkeypatch.setattr(numba_learner, "SMALL", 0)  # small batches take phases
+    monkeypatch.setattr(numba_ways, "SMALL", 0)  # small batches take phases
     rng = np.random.default_rng(1)
     X, y = rng.standard_normal((batch, sizes[0])).astype(np.float32), rng.integers(0, sizes[-1], batch)
     start = initialise(sizes, rng, np.dtype(np.float32))

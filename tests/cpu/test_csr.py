@@ -13,9 +13,9 @@ from fastmlp.kernels.cpu import csr
 from fastmlp.kernels.cpu.cache import for_python
 
 from fastmlp import DataError, MLPClassifier
-from fastmlp.backends import numba_learner, numba_plan
+from fastmlp.backends import numba_learner, numba_plan, numba_ways
 from fastmlp.backends.base import Rows
-from fastmlp.backends.numba_learner import LARGE
+from fastmlp.backends.numba_ways import LARGE
 from fastmlp.network import initialise, layer_views
 from fastmlp.optimizers import OPTIMIZERS
 
@@ -27,7 +27,7 @@ N = 300
 def threads_at_any_size(monkeypatch):
     """Small work, too, is split over the threads asked for; small batches take phases, of small networks too."""
     monkeypatch.setattr(numba_learner, "ALONE", 0)
-    monkeypatch.setattr(numba_learner, "SMALL", 0)
+    monkeypatch.setattr(numba_ways, "SMALL", 0)
     monkeypatch.setattr(numba_plan, "START", 0)
 
 

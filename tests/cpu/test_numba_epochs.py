@@ -12,11 +12,11 @@ pytest.importorskip("numba")
 
 from fastmlp import backends
 from fastmlp.activations import ACTIVATIONS
-from fastmlp.backends import numba_learner, numba_plan
+from fastmlp.backends import numba_learner, numba_plan, numba_ways
 from fastmlp.backends.base import Rows
-from fastmlp.backends.numba_learner import LARGE
+from fastmlp.backends.numba_ways import LARGE
 from fastmlp.losses import ELEMENTWISE
-from fastmlp.network import Network, initialise, parameter_count
+from fastmlp.network import Network, initialise
 from fastmlp.optimizers import OPTIMIZERS, Settings, find
 
 BATCH = {"phases": 48, "tiles": LARGE + 7, "small tiles": 48}  # the last: small batches of a small network
@@ -29,7 +29,7 @@ def threads_at_any_size(monkeypatch, request):
     """Small work, too, is split over the threads asked for."""
     monkeypatch.setattr(numba_learner, "ALONE", 0)
     if request.node.callspec.params.get("way") != "small tiles":
-        monkeypatch.setattr(numba_learner, "SMALL", 0)
+        monkeypatch.setattr(numba_ways, "SMALL", 0)
     monkeypatch.setattr(numba_plan, "START", 0)
 
 
@@ -84,8 +84,7 @@ def check(way, kind, network, rule="momentum", rate=0.05, l2=0.0, **settings):
 )
 def test_who_hands_over_least_decides(monkeypatch, sizes, n, threads, tiles):
     monkeypatch.undo()
-    plan = numba_plan.NumbaPlan(Network(sizes), np.zeros(parameter_count(sizes), REAL), 1)
-    assert plan.learner(find("sgd"), Settings()).in_tiles(n, threads) == tiles
+    assert numba_ways.in_tiles(sizes, n, threads, 0.0) == tiles
 
 
 WAYS = pytest.mark.parametrize("way", BATCH)

@@ -17,9 +17,9 @@ from tolerance import assert_close
 pytest.importorskip("numba")
 
 from fastmlp import train
-from fastmlp.backends import numba_learner
+from fastmlp.backends import numba_learner, numba_ways
 from fastmlp.backends.base import Rows
-from fastmlp.backends.numba_learner import LARGE
+from fastmlp.backends.numba_ways import LARGE
 from fastmlp.optimizers import OPTIMIZERS
 
 BATCH = {"phases": 48, "tiles": LARGE + 7}
@@ -32,7 +32,7 @@ NET = (70, 33, 7)  # wide enough that zeros may be skipped
 def threads_at_any_size(monkeypatch):
     """Small work, too, is split over the threads asked for; small batches take phases, of small networks too."""
     monkeypatch.setattr(numba_learner, "ALONE", 0)
-    monkeypatch.setattr(numba_learner, "SMALL", 0)
+    monkeypatch.setattr(numba_ways, "SMALL", 0)
 
 
 def data(n, sizes, real, kind="normal", seed=0):
@@ -268,7 +268,8 @@ def test_control_c_ends_many_small_steps_at_once(monkeypatch):
     made = learner("numba", sizes, "float32", threads=2)
     epoch(made, Rows(X, y, np.arange(1000)), 1)  # compiled now
     rows = Rows(X, y, np.tile(np.arange(1000), 5000))
-    assert interrupted(lambda: epoch(made, rows, 1), after=0.6) < PATIENCE
+    h = made.numbers(np.zeros(len(rows)), None)  # takes long enough to be interrupted itself
+    assert interrupted(lambda: made.run(rows, 1, h, made.rule), after=0.6) < PATIENCE
 
 
 # Several at once: threads, processes.

@@ -29,7 +29,7 @@ def compiled(monkeypatch, tmp_path):
 
 def fit_of(rows, epochs=200, hidden=100):
     network = Network((16, hidden, 4))
-    return Fit(network, "adam", np.zeros((rows, 16)), False, True, 200, epochs)
+    return Fit(network, "adam", np.zeros((rows, 16)), False, True, 200, epochs, True)
 
 
 def test_a_short_fit_is_not_worth_a_compilation():
