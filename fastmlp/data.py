@@ -29,6 +29,7 @@ class Dataset(NamedTuple):
     y: np.ndarray | None  # (N,) labels, int64 or strings; None where the file has none
     validation: Pair | None = None
     test: Pair | None = None
+    columns: tuple[str, ...] | None = None  # names of X's I columns, where the source has them
 
 
 def digits(seed: int = 0) -> Dataset:
@@ -137,7 +138,8 @@ def _read_csv(path: Path, target: str, labelled: bool) -> Dataset:
     X = cells if label is None else np.delete(cells, label, axis=1)
     if X.dtype != np.uint8 and X.min() >= 0 and X.max() <= 255 and (np.rint(X) == X).all():
         X = X.astype(np.uint8)  # pixels written as 0.0 to 255.0
-    return Dataset(str(path), X, None if label is None else _labels(texts))
+    features = tuple(name for column, name in enumerate(names) if column != label)
+    return Dataset(str(path), X, None if label is None else _labels(texts), columns=features)
 
 
 def _text(path: Path) -> TextIO:

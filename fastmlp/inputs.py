@@ -5,7 +5,8 @@ Everything here happens before training or prediction begins, so that bad input 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ class Inputs(NamedTuple):
     pixels: bool  # uint8 rows that mean pixels / 255
     mean: np.ndarray | None = None  # (I,) float64: columns are standardised, (x - mean) / deviation
     deviation: np.ndarray | None = None  # (I,) float64, 1 where a column is constant
+    columns: tuple[str, ...] | None = None  # names of the I columns, where the rows of the training had them
 
     def prepare(self, X: Any, dtype: np.dtype, name: str = "X") -> Any:
         """Raw rows, checked and scaled, for a plan of type `dtype`.
@@ -35,9 +37,10 @@ class Inputs(NamedTuple):
         Raises
         ------
         DataError
-            X is not two-dimensional and numeric, has no rows or another number of columns, holds a NaN or an infinity
-            (the row and column are named), or means something else than the rows of the training did.
+            X is not two-dimensional and numeric, has no rows, another number of columns or other names of them, holds
+            a NaN or an infinity (the row and column are named), or means something else than the rows of the training.
         """
+        self.check_columns(column_names(X), name)
         X = as_table(X, name)
         if X.shape[1] != self.features:
             raise DataError(
@@ -57,6 +60,23 @@ class Inputs(NamedTuple):
                 f"{X.max()}; pass {name}.astype('uint8') or divide by 255"
             )
         return self.scaled(X, dtype, name)
+
+    def check_columns(self, columns: tuple[str, ...] | None, name: str) -> None:
+        """Raises DataError if columns have other names than in training, or another order; None has no names."""
+        if self.columns is None or columns is None or columns == self.columns:
+            return
+        expected = f"{name}: expected the columns of the training in their order, {listed(self.columns)}"
+        known, given = Counter(self.columns), Counter(columns)
+        if known == given:
+            place = next(i for i, (a, b) in enumerate(zip(self.columns, columns, strict=True)) if a != b)
+            raise DataError(
+                f"{expected}; got the same ones in another order: column {place} is {columns[place]!r}, not "
+                f"{self.columns[place]!r}; reorder them"
+            )
+        missing, extra = tuple((known - given).elements()), tuple((given - known).elements())
+        got = [f"{word} {listed(names)}" for word, names in (("without", missing), ("with", extra)) if names]
+        to_do = [f"{word} {listed(names)}" for word, names in (("add", missing), ("leave out", extra)) if names]
+        raise DataError(f"{expected}; got columns {' and '.join(got)}; {' and '.join(to_do)}")
 
     def scaled(self, X: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
         """X (N, I) standardised where the network does so, as `dtype`, proved finite."""
@@ -97,6 +117,18 @@ def learn_inputs(X: np.ndarray, scale: str | None, index: np.ndarray | None = No
     rounding = np.finfo(np.float64).eps * len(index)
     constant = variance <= rounding * variance + (rounding * mean) ** 2
     return Inputs(X.shape[1], False, mean, np.where(constant, 1.0, np.sqrt(variance)))
+
+
+def column_names(X: Any) -> tuple[str, ...] | None:
+    """The names of the columns of a DataFrame, pandas's, polars's or another's; None unless all are strings."""
+    columns = getattr(X, "columns", None)
+    names = tuple(columns) if isinstance(columns, Iterable) else ()
+    return tuple(map(str, names)) if names and all(isinstance(name, str) for name in names) else None
+
+
+def listed(names: tuple[str, ...], most: int = 10) -> str:
+    """Names for a message, the first of them where they are many."""
+    return ", ".join(map(repr, names[:most])) + (f", ... ({len(names)} in all)" if len(names) > most else "")
 
 
 def check_finite(X: np.ndarray, name: str) -> None:

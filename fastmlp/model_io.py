@@ -41,6 +41,7 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
         "sizes": model.sizes,
         "network": {name: value for name, value in asdict(model.network).items() if name != "sizes"},
         "pixels": model.inputs.pixels,
+        "columns": model.inputs.columns,
         "classes": model.classes.tolist(),
         "classes_type": model.classes.dtype.str,
         "history": json.loads(model.history.to_json()),
@@ -87,7 +88,8 @@ def load(
         classes = np.array(header["classes"], np.dtype(header["classes_type"]))  # (O,)
         if classes.shape != (sizes[-1],) or classes.dtype.kind not in "biufU" or (classes[1:] <= classes[:-1]).any():
             raise ValueError(f"expected {sizes[-1]} different classes in order, got {header['classes']}")
-        inputs = Inputs(sizes[0], bool(header["pixels"]), tensors.get("mean"), tensors.get("deviation"))
+        columns = read_columns(sizes[0], header.get("columns"))
+        inputs = Inputs(sizes[0], bool(header["pixels"]), tensors.get("mean"), tensors.get("deviation"), columns)
         if not (inputs.mean is None and inputs.deviation is None):
             check_tensors(tensors, {"mean": (sizes[0],), "deviation": (sizes[0],)}, np.dtype(np.float64))
         network = read_network(sizes, header["network"] if header["version"] > 1 else {})
@@ -114,6 +116,15 @@ def read_network(sizes: list[int], given: dict[str, Any]) -> Network:
     if network.loss != "cross_entropy" or len(network.numbers) not in (0, 3) or not 0 <= network.dropout < 1:
         raise ValueError(f"expected cross entropy, with three numbers or none, and a share to leave out; got {given}")
     return network
+
+
+def read_columns(features: int, given: Any) -> tuple[str, ...] | None:
+    """The names of the columns, where the header has them. Raises ValueError if there are not as many strings."""
+    if given is None:
+        return None
+    if not isinstance(given, list) or len(given) != features or not all(isinstance(name, str) for name in given):
+        raise ValueError(f"expected {features} names of columns, or none; got {given!r:.100}")
+    return tuple(given)
 
 
 def read_parameters(sizes: list[int], tensors: dict[str, np.ndarray]) -> tuple[list[int], np.ndarray]:

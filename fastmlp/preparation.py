@@ -10,7 +10,7 @@ import numpy as np
 
 from fastmlp.backends.base import Backend, Rows
 from fastmlp.errors import DataError, OptionError
-from fastmlp.inputs import Inputs, as_table, learn_inputs
+from fastmlp.inputs import Inputs, as_table, column_names, learn_inputs
 from fastmlp.labels import encode_labels
 from fastmlp.options import Options
 
@@ -31,6 +31,7 @@ class Source:
             data = digits()
             X, y, self.own_validation = data.X, data.y, data.validation
         self.X = as_table(X)
+        self.columns = column_names(X)
         self.codes, self.classes = encode_labels(y, len(self.X))  # (M,), (O,)
         self._made: dict[Any, Any] = {}
 
@@ -60,7 +61,7 @@ class Source:
         parts = self.split(options)
         train = None if parts is None else parts[0]
         made: Inputs = self.once(self.scaling(options), lambda: learn_inputs(self.X, options.scale, train))
-        return made
+        return made._replace(columns=self.columns)
 
     def rows(self, options: Options, backend: Backend, dtype: np.dtype) -> tuple[Rows, Rows | None]:
         """Rows of `dtype` to train on, and to validate on, where the backend computes. Raises as `fastmlp.train`."""

@@ -59,8 +59,9 @@ def train(
     ----------
     X
         (N, I) rows: uint8 pixels, which stay uint8 and mean pixels / 255, or numbers. The cupy backend takes rows that
-        lie on its GPU already, in CuPy's arrays or any with DLPack, in place. None trains on the built-in
-        digits, 42,000 rows with 12,000 for validation.
+        lie on its GPU already, in CuPy's arrays or any with DLPack, in place. Of a DataFrame the model keeps the
+        columns' names, where all are strings, and refuses DataFrames with others, or in another order. None trains on
+        the built-in digits, 42,000 rows with 12,000 for validation.
     y
         (N,) class labels, integers or text, or (N, O) one-hot rows.
     validation

@@ -38,6 +38,7 @@ def test_what_is_saved_comes_back(model, backend, blobs, tmp_path):
     assert again.report == model.report
     assert again.inputs.features == 4
     assert again.inputs.pixels == model.inputs.pixels
+    assert again.inputs.columns is None
     for got, want in zip(
         (again.parameters, again.classes, again.inputs.mean, again.inputs.deviation),
         (model.parameters, model.classes, model.inputs.mean, model.inputs.deviation),
@@ -326,6 +327,12 @@ HEADERS = {
     "unknown type": lambda h: h | {"classes_type": "q9"},
     "object type": lambda h: h | {"classes_type": "|O"},
     "unsorted classes": lambda h: h | {"classes": [2, 0, 1]},
+    "too few columns": lambda h: h | {"columns": ["a", "b", "c"]},
+    "no column": lambda h: h | {"columns": []},
+    "columns of numbers": lambda h: h | {"columns": [0, 1, 2, 3]},
+    "columns in one text": lambda h: h | {"columns": "abcd"},
+    "columns of another kind": lambda h: h | {"columns": {"a": 0, "b": 1, "c": 2, "d": 3}},
+    "columns switched off": lambda h: h | {"columns": False},
     "an unknown optimizer": lambda h: h | {"report": h["report"] | {"optimizer": "rmsprop"}},
     "history of another kind": lambda h: h | {"history": {"speed": []}},
     "report of another kind": lambda h: h | {"report": {"speed": 1}},

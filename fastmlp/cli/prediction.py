@@ -29,6 +29,7 @@ from fastmlp.cli.options import (
     check_outputs,
     option,
 )
+from fastmlp.data import Dataset
 from fastmlp.files import write_beside_and_rename
 from fastmlp.labels import encode_labels
 from fastmlp.progress import class_table, fact
@@ -50,8 +51,9 @@ def predict(
     """Predict the class of each row, as CSV: of the test part where the data have one, else of all rows."""
     check_outputs({"--output": output}, (model, data))
     network = fastmlp.load(model, backend=backend, threads=threads, strict=strict)
-    _, X, _ = measured_part(load_data(data, target=target, labelled=False))
-    X = as_in_training(network, data, X)
+    dataset = load_data(data, target=target, labelled=False)
+    _, X, _ = measured_part(dataset)
+    X = as_in_training(network, dataset, X, target)
     columns = [network.predict(X), *(network.predict_proba(X).T if probabilities else ())]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -78,7 +80,7 @@ def evaluate(
     network = fastmlp.load(model, backend=backend, threads=threads, strict=strict)
     dataset = load_data(data, target=target, labels=labels)
     part, X, y = measured_part(dataset)
-    X = as_in_training(network, data, X)
+    X = as_in_training(network, dataset, X, target)
     loss, accuracy = network.evaluate(X, y)
     known = network.classes
     right, given = (encode_labels(codes, len(X), known)[0] for codes in (y, network.predict(X)))
@@ -96,7 +98,11 @@ def evaluate(
         Console().print(class_table(known, confusion))
 
 
-def as_in_training(network: fastmlp.Model, source: str, X: np.ndarray) -> np.ndarray:
-    """Rows X (N, I) of a CSV as numbers where the network takes such: a few may well all be whole, as pixels are."""
-    whole = X.dtype == np.uint8 and source.lower().endswith((".csv", ".csv.gz"))
+def as_in_training(network: fastmlp.Model, dataset: Dataset, X: np.ndarray, target: str | None) -> np.ndarray:
+    """Rows X (N, I) of a CSV as numbers where the network takes such: a few may well all be whole, as pixels are.
+
+    Raises DataError if the columns have other names than in training, or another order.
+    """
+    network.inputs.check_columns(dataset.columns, f"{dataset.name}, with --target {target or 'label'}")
+    whole = X.dtype == np.uint8 and dataset.columns is not None  # a CSV alone names its columns
     return X.astype(np.float32) if whole and not network.inputs.pixels else X

@@ -93,6 +93,7 @@ def train(
         threads=threads, strict=strict, progress=True, activation=parse_activation(activation), dropout=dropout, l2=l2,
         weight_decay=weight_decay, clip=clip, schedule=schedule, warmup=warmup, label_smoothing=label_smoothing,
     )  # fmt: skip
+    model.inputs = model.inputs._replace(columns=dataset.columns)  # an array of rows has no names to hand over
     if not len(model.history):  # Ctrl-C in the first epoch: what stands at the outputs is worth more
         say("warning", "yellow", "no epoch was finished; nothing was written")
         raise typer.Exit(INTERRUPTED)

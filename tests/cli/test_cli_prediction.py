@@ -129,3 +129,53 @@ def test_evaluate_refuses_an_unseen_label(tmp_path, model, flowers):
 def test_evaluate_refuses_rows_without_labels(tmp_path, model, blobs):
     write_csv(tmp_path / "bare.csv", blobs[0])
     refuse("evaluate", model, tmp_path / "bare.csv", say=["expected a label column 'label'"])
+
+
+def rewritten(path, order):
+    """The rows of a CSV, in another one beside it with these columns in this order; one that is new is all 1."""
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    other = path.with_name("other.csv")
+    lines = [order, *([row.get(name, "1") for name in order] for row in rows)]
+    other.write_text("\n".join(map(",".join, lines)))
+    return other
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+@pytest.mark.parametrize(
+    ("order", "say"),
+    [
+        ("b a c d label", ["in another order: column 0 is 'b', not 'a'", "'a', 'b', 'c', 'd'", "reorder them"]),
+        ("a b d label c", ["in another order: column 2 is 'd', not 'c'"]),
+        ("a b d label", ["got columns without 'c'; add 'c'"]),
+        ("a b c d e label", ["got columns with 'e'; leave out 'e'"]),
+        ("a b c e label", ["got columns without 'd' and with 'e'; add 'd' and leave out 'e'"]),
+    ],
+)
+def test_other_columns_than_in_training_are_refused(model, flowers, command, order, say):
+    refuse(command, model, rewritten(flowers, order.split()), say=["other.csv, with --target label: expected", *say])
+
+
+def test_a_label_taken_for_a_feature_is_refused(tmp_path, model, blobs):
+    write_csv(tmp_path / "other.csv", *blobs, target="kind")
+    refuse("predict", model, tmp_path / "other.csv", say=["with --target label", "got columns with 'kind'"])
+
+
+def test_the_label_may_stand_anywhere(model, flowers):
+    expected = {command: run(command, model, flowers).stdout for command in ("predict", "evaluate")}
+    other = rewritten(flowers, ["a", "label", "b", "c", "d"])
+    for command, output in expected.items():
+        assert run(command, model, other).stdout == output.replace("flowers.csv", "other.csv")
+
+
+def test_without_names_on_either_side_columns_are_taken_as_they_stand(tmp_path, model, flowers):
+    read = data.read(flowers)
+    np.savez(tmp_path / "bare.npz", X=read.X, y=read.y)
+    run("train", tmp_path / "bare.npz", *SMALL, "--save", tmp_path / "bare")
+    assert fastmlp.load(tmp_path / "bare").inputs.columns is None
+    assert fastmlp.load(model).inputs.columns == ("a", "b", "c", "d")
+    other = rewritten(flowers, ["b", "a", "c", "d", "label"])
+    turned = fastmlp.load(tmp_path / "bare").predict(data.read(other).X)
+    assert [label for (label,) in rows_of(run("predict", tmp_path / "bare", other).stdout)[1:]] == list(turned)
+    found = json.loads(run("evaluate", model, tmp_path / "bare.npz", "--json").stdout)
+    assert found["accuracy"] == json.loads(run("evaluate", model, flowers, "--json").stdout)["accuracy"]

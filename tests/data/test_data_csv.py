@@ -21,6 +21,7 @@ def test_kaggle_csv_round_trip(tmp_path, name, end, mark):
     np.testing.assert_array_equal(data.y, y)
     assert (data.X.dtype, data.y.dtype, data.validation, data.test) == (np.uint8, np.int64, None, None)
     assert data.X.flags.c_contiguous
+    assert data.columns == tuple(f"pixel{i}" for i in range(784))
 
 
 @pytest.mark.parametrize(
@@ -50,12 +51,14 @@ def test_csv_label_column(tmp_path):
     path = write(tmp_path / "a.csv", "a, kind\n1,x\n2,y\n")
     assert read(path, target="kind").y.tolist() == ["x", "y"]
     assert read(path, target="kind", labelled=False).y.tolist() == ["x", "y"]
+    assert read(path, target="kind").columns == ("a",)
     refusal("'label'", "a, kind", "--target", source=path)
     refusal("'kin'", "a, kind", "--target", source=path, target="kin")
     path = write(tmp_path / "test.csv", "a,b\n1,0.5\n2,3\n")
     for target in (None, "kind"):
         data = read(path, labelled=False, target=target)
         assert data.y is None
+        assert data.columns == ("a", "b")
         np.testing.assert_array_equal(data.X, np.array([[1, 0.5], [2, 3]], np.float32), strict=True)
 
 
