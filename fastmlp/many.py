@@ -18,10 +18,11 @@ from fastmlp.backends.threads import ENDING, LISTEN, PLACES, check_ending, cores
 from fastmlp.errors import BackendUnavailable, DataError, OptionError, TrainingDiverged
 from fastmlp.loop import INTERRUPTED
 from fastmlp.model import Model
-from fastmlp.options import Options, check_threads
+from fastmlp.options import Options
 from fastmlp.preparation import Source
 from fastmlp.progress import LotShow, lot_bar
 from fastmlp.training import Training, run, set_up
+from fastmlp.values import check_threads
 
 OWN = ("threads", "progress")  # options of the lot, not of a network
 

@@ -19,8 +19,8 @@ from fastmlp.history import History
 from fastmlp.inputs import Inputs
 from fastmlp.network import Network, layer_views, parameter_count
 from fastmlp.optimizers import find
-from fastmlp.options import check_threads
 from fastmlp.report import Report
+from fastmlp.values import check_threads
 
 if TYPE_CHECKING:
     from fastmlp.model import Model

@@ -11,7 +11,7 @@ from fastmlp.backends import parameter_type, select
 from fastmlp.backends.base import Rows
 from fastmlp.network import Network, initialise
 from fastmlp.optimizers import Settings, find
-from fastmlp.options import check_threads
+from fastmlp.values import check_threads
 
 ROWS = 2048  # enough that both loops are compiled: that over batches of a few rows, and that over tiles of a large one
 BATCHES = (1, ROWS)
