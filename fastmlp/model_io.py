@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from fastmlp.model import Model
 
 KEY = "fastmlp"  # of the header, among the file's metadata
+# Types of tensors that NumPy has, as safetensors calls them.
+TYPES = {"BOOL", "I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64", "F16", "F32", "F64"}
 VERSION = 2  # of the header; 1, which is read too, knew ReLU layers only and has no "network"
 
 
@@ -162,9 +164,12 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            names = file.keys() if KEY in metadata else ()  # another's tensors may be large, or of no type of NumPy's
+            names = tuple(file.keys()) if KEY in metadata else ()  # another's tensors may be large
+            types = {file.get_slice(name).get_dtype() for name in names}
+            if unknown := types - TYPES:  # others are there only where another package taught NumPy
+                raise ValueError(f"NumPy has no {', '.join(sorted(unknown))}")
             tensors = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:  # the last two: as bfloat16
+    except (SafetensorError, OSError, ValueError) as error:
         raise ModelFileError(
             f"{path}: expected a model file of fastmlp (safetensors); it cannot be read: {error}"
         ) from error

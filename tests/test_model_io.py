@@ -264,7 +264,7 @@ def test_safetensors_of_types_that_numpy_lacks_are_refused(tmp_path, kind):
     header = json.dumps(
         {"a": {"dtype": kind, "shape": [1, 2], "data_offsets": [0, 4 if kind == "BF16" else 2]}}
     ).encode()
-    refused = "cannot be read|its header is damaged"  # the latter where NumPy has learned the type from ml_dtypes
+    refused = f"cannot be read: NumPy has no {kind}"
     for metadata, message in ((b"", "of another kind"), (b'"__metadata__": {"fastmlp": "{}"}, ', refused)):
         whole = header[:1] + metadata + header[1:]
         (tmp_path / "m").write_bytes(len(whole).to_bytes(8, "little") + whole + bytes(4 if kind == "BF16" else 2))

@@ -27,11 +27,10 @@ def split_rows(data: Data, fraction: float, stratify: bool, random: np.random.Ra
     """
     from sklearn.model_selection import train_test_split
 
+    labels = (data.codes.ravel() > 0.5).astype(str) if stratify else None  # (N,); a smoothed 0 is a 0
     train, held_out = train_test_split(
-        np.arange(data.X.shape[0]), random_state=random, test_size=fraction,
-        stratify=(data.codes.ravel() > 0.5).astype(str)  # a smoothed 0 is a 0
-         if stratify else None,
-    )  # fmt: skip
+        np.arange(data.X.shape[0]), random_state=random, test_size=fraction, stratify=labels
+    )
     if len(held_out) < 2:
         raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your dataset.")
     return train, take_rows(data, held_out)
