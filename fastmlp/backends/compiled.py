@@ -44,21 +44,13 @@ def row_units(units, first, last):
 
 
 @compiled
-def transpose(net, thread, threads):
-    """This thread's share of the transposes, from the weights as they stand."""
-    for l in range(1, len(net.W)):
-        first, last = share(net.W[l].shape[0], thread, threads, BLOCK)
-        ops.transpose_rows(net.W[l], first, last, net.WT[l])
-
-
-@compiled
 def visit(task, thread, first, last, scale, x, units, drop):
     """Forward, loss and deltas of rows `first` to `last`, which are in x (n, I)."""
     net, (z, a, h, dz) = task.net, units
     forward(compiled_ops, net.kinds, x, net.W, net.b, z, a, h, drop)
     y, weight = take_labels(task.y, task.order, first, last), take_weights(task.weight, first, last)
     compiled_ops.loss(net.loss, a[-1], y, weight, net.numbers, scale, dz[-1], task.totals[thread])
-    deltas(compiled_ops, net.kinds, net.WT, z, a, dz, drop)
+    deltas(compiled_ops, net.kinds, net.W, z, a, dz, drop)
 
 
 def forward_rest(net, z, a, h, drop):
@@ -99,7 +91,7 @@ def visit_rest(task, thread, first, last, scale, units, drop):
     forward_rest(net, z, a, h, drop)
     y, weight = take_labels(task.y, task.order, first, last), take_weights(task.weight, first, last)
     compiled_ops.loss(net.loss, a[-1], y, weight, net.numbers, scale, dz[-1], task.totals[thread])
-    deltas(compiled_ops, net.kinds, net.WT, z, a, dz, drop)
+    deltas(compiled_ops, net.kinds, net.W, z, a, dz, drop)
 
 
 @compiled
@@ -150,10 +142,6 @@ def epoch_in_tiles(thread, task, moves, tile, dW, db, batch_size, sums):
         start = epoch * task.N + (step - epoch * steps) * batch_size  # of all rows that are visited
         stop = min(start + batch_size, (epoch + 1) * task.N)
         scale = 1 / (stop - start)
-        transpose(task.net, thread, task.threads)
-        phase += 1
-        if not barrier(task.team, task.threads, phase):
-            return
         first, last = share(stop - start, thread, task.threads, GROUP)
         if first == last:
             moves.g[thread, :] = 0
@@ -192,7 +180,6 @@ def epoch_in_phases(thread, task, moves, panel, batch, batch_size, sums):
     What the thread adds up in each epoch ends in sums (threads, epochs, 3).
     """
     net, phase, steps = task.net, 0, steps_of(moves, sums)
-    transpose(net, thread, task.threads)
     I = net.W[0].shape[0]
     w, width = panel.moves.w, panel.last - panel.first
     W, b = array_at(w.ctypes.data, (I, width), net.W[0].dtype), w[I * width :]
@@ -222,7 +209,6 @@ def epoch_in_phases(thread, task, moves, panel, batch, batch_size, sums):
         alone = compiled_update.Share(panel.moves, step, n, total, 0, 1)
         compiled_update.weight_gradient(x, dz[0][:, panel.first : panel.last], W, b, alone)
         move_rest(net, h, dz, compiled_update.Share(moves, step, n, total, thread, task.threads))
-        transpose(net, thread, task.threads)
         if step + 1 == (epoch + 1) * steps:
             hand_over(total, sums[thread, epoch])
 

@@ -27,9 +27,9 @@ def dropout(a, share, key, first, out):
 
 
 @compiled
-def backprop(kind, dz, WT, z, a, out):
-    """out = (dz WT) * f'(z), for W^T laid out as WT (O, H). dz (N, O), z, a (N, H) -> out (N, H). 2*N*O*H flop."""
-    ops.backprop(dz, WT, out)
+def backprop(kind, dz, W, z, a, out):
+    """out = (dz W^T) * f'(z). dz (N, O), W (H, O), z, a (N, H) -> out (N, H). 2*N*O*H flop."""
+    ops.backprop(dz, W, out)
     if kind:
         call4(kind, z.ctypes.data, a.ctypes.data, out.ctypes.data, a.size)
 

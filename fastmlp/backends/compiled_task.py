@@ -8,14 +8,13 @@ DENSE, MARKED, SPARSE = "dense", "marked", "sparse"  # how products read the row
 
 
 class Net(NamedTuple):
-    """The layers of a network, and the transposes that carry deltas back.
+    """The layers of a network.
 
     Weights seen as uint32, the same bits, ask for products of operands rounded to bfloat16; see `kernels.cpu.product`.
     """
 
     W: Any  # W[l] (fan_in, fan_out)
     b: Any  # b[l] (fan_out,)
-    WT: Any  # WT[l] (fan_out, fan_in); WT[0] is empty, since nothing is carried back to the input
     kinds: Any  # of each layer's activation: 0 the identity, 1 ReLU, else the address of its C function
     loss: Any  # address of the loss's C function
     numbers: Any  # (3,) or (O,), see `fastmlp.network.Network.loss_numbers`

@@ -66,14 +66,14 @@ def elementwise_loss(
 def backprop_relu(dz: np.ndarray, W: np.ndarray, a: np.ndarray, out: np.ndarray) -> None:
     """out = (dz W^T) * (a > 0). dz (N, O), W (H, O), a (N, H) -> out (N, H)."""
     publish(out.dtype.name)
-    call.backprop_relu(dz, np.ascontiguousarray(W.T), a, out)
+    call.backprop_relu(dz, W, a, out)
 
 
 def backprop(kind: int, dz: np.ndarray, W: np.ndarray, z: np.ndarray, a: np.ndarray, out: np.ndarray) -> None:
     """out = (dz W^T) * f'(z). dz (N, O), W (H, O), z, a (N, H) -> out (N, H)."""
     publish(out.dtype.name)
     address = 0 if kind == IDENTITY else elements.activation(list(ACTIVATIONS)[kind], z.dtype)
-    call.backprop(address, dz, np.ascontiguousarray(W.T), z, a, out)
+    call.backprop(address, dz, W, z, a, out)
 
 
 def weight_gradient(a: np.ndarray, dz: np.ndarray, dW: np.ndarray, db: np.ndarray, add: bool) -> None:

@@ -43,10 +43,9 @@ class NumbaPlan:
         self.parameters = on_lines(1, len(parameters), self.dtype)[0, : len(parameters)]  # (P,)
         self.parameters[:] = parameters
         W, b = self.layers(self.parameters)
-        carried = tuple(np.empty(w.T.shape if l else (0, 0), w.dtype) for l, w in enumerate(W))
         kinds = tuple(activation_address(kind, self.dtype) for kind in network.kinds)
         loss = loss_address(network.loss_kind, self.dtype)
-        self.net = Net(W, b, carried, kinds, loss, network.loss_numbers(self.dtype))
+        self.net = Net(W, b, kinds, loss, network.loss_numbers(self.dtype))
         self._tiles: dict[str, list[Buffers]] = {}
         self.flop = 2 * sum(w.size for w in W)  # of one row forward
 

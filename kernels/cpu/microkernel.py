@@ -1,8 +1,8 @@
 """The microkernel: a block of a matrix product held in vector registers, as LLVM code of our own.
 
 Numba's own loops leave the accumulators in memory; written as phi nodes they stay in registers, and the block runs at
-the CPU's peak. Nothing is packed or transposed: one operand is broadcast number by number through any two strides, so
-the same code multiplies x W (broadcast along the rows of x) and x^T dz (along its columns).
+the CPU's peak. One operand is broadcast number by number through any two strides, so the same code multiplies x W
+(broadcast along the rows of x) and x^T dz (along its columns), and neither is packed or transposed.
 """
 
 import math

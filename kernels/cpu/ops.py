@@ -26,8 +26,8 @@ def dense_affine(x, W, b, out, relu):
     N, I = x.shape
     H = W.shape[1]
     (x_row, x_step), W_row, c, c_row = x.strides, W.strides[0], out.ctypes.data, out.strides[0]
-    multiply(W, x.ctypes.data, x_row, x_step, W.ctypes.data, W_row, b.ctypes.data, 0, c, c_row, 0, 0, N, H, I,
-             RELU if relu else PLAIN)  # fmt: skip
+    multiply(W, x.ctypes.data, x_row, x_step, W.ctypes.data, W_row, W.itemsize, b.ctypes.data, 0, c, c_row,
+             0, 0, N, H, I, RELU if relu else PLAIN)  # fmt: skip
 
 
 def listed_affine(x, W, b, out, relu):
@@ -37,29 +37,29 @@ def listed_affine(x, W, b, out, relu):
     for group in range(N // GROUP):
         left, to = x.x.ctypes.data + group * GROUP * x_row, c + group * GROUP * c_row
         places, count = x.columns.ctypes.data + group * x.columns.strides[0], x.column_counts[group]
-        multiply_listed(W, left, x_row, x_step, W.ctypes.data, W_row, b.ctypes.data, 0, to, c_row,
-                        places, 0, GROUP, H, count, RELU if relu else PLAIN)  # fmt: skip
+        multiply_listed(W, left, x_row, x_step, W.ctypes.data, W_row, W.itemsize, b.ctypes.data, 0, to,
+                        c_row, places, 0, GROUP, H, count, RELU if relu else PLAIN)  # fmt: skip
     done = N // GROUP * GROUP
     affine(x.x[done:N], W, b, out[done:], relu)
 
 
 @compiled
-def backprop_relu(dz, WT, a, out):
-    """out = (dz WT) * (a > 0), for W^T laid out as WT (O, H). dz (N, O), a (N, H) -> out (N, H). 2*N*O*H flop."""
+def backprop_relu(dz, W, a, out):
+    """out = (dz W^T) * (a > 0). dz (N, O), W (H, O), a (N, H) -> out (N, H). 2*N*O*H flop."""
     N, O = dz.shape
-    H = WT.shape[1]
-    (d_row, d_step), W_row, c, c_row = dz.strides, WT.strides[0], out.ctypes.data, out.strides[0]
-    multiply(WT, dz.ctypes.data, d_row, d_step, WT.ctypes.data, W_row, 0, 0, c, c_row, a.ctypes.data, a.strides[0],
-             N, H, O, MASK)  # fmt: skip
+    H = W.shape[0]
+    (d_row, d_step), W_row, c, c_row = dz.strides, W.strides[0], out.ctypes.data, out.strides[0]
+    multiply(W, dz.ctypes.data, d_row, d_step, W.ctypes.data, W.itemsize, W_row, 0, 0, c, c_row,
+             a.ctypes.data, a.strides[0], N, H, O, MASK)  # fmt: skip
 
 
 @compiled
-def backprop(dz, WT, out):
-    """out = dz WT, for W^T laid out as WT (O, H). dz (N, O) -> out (N, H). 2*N*O*H flop."""
+def backprop(dz, W, out):
+    """out = dz W^T. dz (N, O), W (H, O) -> out (N, H). 2*N*O*H flop."""
     N, O = dz.shape
-    H = WT.shape[1]
-    (d_row, d_step), W_row, c, c_row = dz.strides, WT.strides[0], out.ctypes.data, out.strides[0]
-    multiply(WT, dz.ctypes.data, d_row, d_step, WT.ctypes.data, W_row, 0, 0, c, c_row, 0, 0, N, H, O, PLAIN)
+    H = W.shape[0]
+    (d_row, d_step), W_row, c, c_row = dz.strides, W.strides[0], out.ctypes.data, out.strides[0]
+    multiply(W, dz.ctypes.data, d_row, d_step, W.ctypes.data, W.itemsize, W_row, 0, 0, c, c_row, 0, 0, N, H, O, PLAIN)
 
 
 def gradient_rows(a, dz, dW, first, last, add):
@@ -76,8 +76,8 @@ def dense_gradient_rows(a, dz, dW, first, last, add):
     (a_row, a_step), d_row, c_row = a.strides, dz.strides[0], dW.strides[0]
     c = dW.ctypes.data
     start, start_row = (c, c_row) if add else (0, 0)
-    multiply(dW, a.ctypes.data + first * a_step, a_step, a_row, dz.ctypes.data, d_row, start, start_row, c, c_row,
-             0, 0, M, O, N, PLAIN)  # fmt: skip
+    multiply(dW, a.ctypes.data + first * a_step, a_step, a_row, dz.ctypes.data, d_row, dz.itemsize, start, start_row, c,
+             c_row, 0, 0, M, O, N, PLAIN)  # fmt: skip
 
 
 def listed_gradient_rows(a, dz, dW, first, last, add):
@@ -88,8 +88,8 @@ def listed_gradient_rows(a, dz, dW, first, last, add):
         left, c = a.x.ctypes.data + group * GROUP * a_step, dW.ctypes.data + (group * GROUP - first) * c_row
         places, count = a.rows.ctypes.data + group * a.rows.strides[0], a.row_counts[group]
         start, start_row = (c, c_row) if add else (0, 0)
-        multiply_listed(dW, left, a_step, a_row, dz.ctypes.data, d_row, start, start_row, c, c_row,
-                        places, 0, GROUP, O, count, PLAIN)  # fmt: skip
+        multiply_listed(dW, left, a_step, a_row, dz.ctypes.data, d_row, dz.itemsize, start, start_row, c,
+                        c_row, places, 0, GROUP, O, count, PLAIN)  # fmt: skip
     done = max(first, last // GROUP * GROUP)
     gradient_rows(a.x[: dz.shape[0]], dz, dW[done - first :], done, last, add)
 
@@ -127,11 +127,3 @@ def column_sums(dz, first, last, db, add):
         row = dz[n, first:last]
         for o in range(len(db)):
             db[o] += row[o]
-
-
-@compiled
-def transpose_rows(W, first, last, WT):
-    """Columns `first` to `last` of WT = W^T. W (H, O) -> WT (O, H)."""
-    for o in range(W.shape[1]):
-        for h in range(first, last):
-            WT[o, h] = W[h, o]

@@ -1,7 +1,8 @@
 """Copies of parts of the operands of a product, for the caches and for bfloat16.
 
-Rows whose distance is a multiple of a cache's own size fall on top of each other in it: a copy lies close. An operand
-that is to be rounded to bfloat16 lies in pairs of k, as the CPU's instruction takes them: an uint32 of two numbers.
+Rows whose distance is a multiple of a cache's own size fall on top of each other in it: a copy lies close. Rows of the
+right operand must be contiguous: where columns are, it is turned. An operand that is to be rounded to bfloat16 lies in
+pairs of k, as the CPU's instruction takes them: an uint32 of two numbers.
 """
 
 from llvmlite import ir
@@ -78,6 +79,59 @@ def copy_numbers(typingctx, real, source, to, count):
         return context.get_dummy_value()
 
     return types.void(real, types.int64, types.int64, types.int64), generate
+
+
+@intrinsic(prefer_literal=True)
+def turn_numbers(typingctx, real, source, row, rows, K, to, to_row):
+    """Rows of K numbers become columns, square by square of as many numbers a side as a register has.
+
+    The room for the columns is of whole squares: what has no source are zeros.
+    """
+    size, number = BYTES[real.literal_value], REALS[real.literal_value]
+    lanes = register_bytes() // size
+    vector, span = ir.VectorType(number, lanes), I64(lanes)
+
+    def across_the_diagonal(distance):
+        """Of row i and row i + distance of a square: the numbers of both that make the one, and the other."""
+        upper = [lane - distance + lanes if lane & distance else lane for lane in range(lanes)]
+        lower = [lane + lanes if lane & distance else lane + distance for lane in range(lanes)]
+        return [ir.Constant(ir.VectorType(I32, lanes), places) for places in (upper, lower)]
+
+    def generate(context, builder, signature, arguments):
+        _, source, row, rows, K, to, to_row = arguments
+
+        def turn_square(left, right, masks):
+            square = [
+                load_lanes(builder, builder.add(left, builder.mul(row, I64(i))), vector, size, masks[i])
+                for i in range(lanes)
+            ]
+            for distance in (1 << bit for bit in range(lanes.bit_length() - 1)):
+                for i in (i for i in range(lanes) if not i & distance):
+                    pair = square[i], square[i + distance]
+                    square[i], square[i + distance] = (
+                        builder.shuffle_vector(*pair, places) for places in across_the_diagonal(distance)
+                    )
+            for k in range(lanes):
+                store(builder, square[k], builder.add(right, builder.mul(to_row, I64(k))), size)
+
+        with cgutils.for_range_slice(builder, I64(0), rows, span) as (n, _):
+            beside = builder.add(source, builder.mul(row, n))
+            above = builder.add(to, builder.mul(n, I64(size)))
+            with cgutils.for_range_slice(builder, I64(0), K, span) as (k, _):
+                left = builder.add(beside, builder.mul(k, I64(size)))
+                right = builder.add(above, builder.mul(k, to_row))
+                down, along = builder.sub(rows, n), builder.sub(K, k)
+                full = [builder.icmp_signed(">=", count, span) for count in (down, along)]
+                with builder.if_else(builder.and_(*full)) as (whole, part):
+                    with whole:
+                        turn_square(left, right, [None] * lanes)
+                    with part:
+                        there = [builder.icmp_signed("<", I64(i), down) for i in range(lanes)]
+                        counts = [builder.select(is_there, along, I64(0)) for is_there in there]
+                        turn_square(left, right, [first_lanes(builder, count, lanes) for count in counts])
+        return context.get_dummy_value()
+
+    return types.void(real, *[types.int64] * 6), generate
 
 
 def make_rounding(order, some):

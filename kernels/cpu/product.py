@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 
 from .cache import KERNELS, with_cache
 from .microkernel import PLAIN, Matrix, Shape, emit_block
-from .packing import PAIR, copy_numbers, release, reserve, round_columns, round_rows
+from .packing import PAIR, copy_numbers, release, reserve, round_columns, round_rows, turn_numbers
 from .vector import BFLOAT16, BYTES, I64, declare, first_lanes, register_bytes
 
 # Rows and vectors of the largest block, by bytes of a register. AVX-512 has 32 registers: 28 accumulate, 2 hold B and
@@ -38,7 +38,7 @@ PANELS = 2**17  # bytes of B to copy at a time
 PACKED_ROWS = 15  # rows of A, more than a block has, from which on a copy of a panel of B pays
 FAR = 1024  # bytes from row to row of B from which on it does
 DENSE, LISTED = "dense", "listed"  # kinds of products: over all k, and over a list of k, see `sparse`
-ARGUMENTS = 15
+ARGUMENTS = 16
 PUBLISHED = {}  # the C functions, by type
 LOCK = Lock()  # of the above: two threads may ask for the first time at once
 
@@ -96,7 +96,7 @@ def loops(typingctx, real, kind, a, a_row, a_step, b, b_row, start, start_row, c
             emit_panel(1, builder.mul(done, I64(size)), first_lanes(builder, rest, lanes))
         return context.get_dummy_value()
 
-    return types.void(real, kind, *[types.int64] * ARGUMENTS), generate
+    return types.void(real, kind, *[types.int64] * (ARGUMENTS - 1)), generate  # all but b_step
 
 
 def symbol(real, kind):
@@ -131,35 +131,46 @@ def panel_bytes():
 def product_over_list(real):
     """A product over a list of k."""
 
-    def multiply(a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K, finish):
+    def multiply(a, a_row, a_step, b, b_row, b_step, start, start_row, c, c_row, gate, gate_row, M, N, K, finish):
         loops(real, LISTED, a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K, finish)
 
     return multiply
 
 
 def product(real):
-    """A product that takes k in pieces, copies rows of A that would collide, and panels of B that lie far apart."""
-    size, row, width = BYTES[real], DEPTH * BYTES[real] + LINE, panel_bytes()
+    """A product that takes k in pieces, and copies rows of A that would collide and panels of B that lie far apart.
 
-    def multiply(a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K, finish):
-        narrow = N * size <= LINE  # B is small: the rows of A are read from end to end
-        far = b_row >= FAR and M >= PACKED_ROWS and not narrow
+    A panel of B whose numbers are neighbours along k is turned on its way to the copy.
+    """
+    size, row, width = BYTES[real], DEPTH * BYTES[real] + LINE, panel_bytes()
+    square = register_bytes() // size  # numbers a side
+
+    def multiply(a, a_row, a_step, b, b_row, b_step, start, start_row, c, c_row, gate, gate_row, M, N, K, finish):
+        turned = b_step != size
+        narrow = N * size <= LINE and not turned  # B is small: the rows of A are read from end to end
+        copies = turned or (b_row >= FAR and M >= PACKED_ROWS and not narrow)
         deep = DEPTH
         if narrow:
-            deep = max(K, 1)
-        elif b_row >= FAR:
+            deep = K
+        elif b_row >= FAR and not turned:
             for rows, most in DEPTHS:
                 if rows <= M:
                     deep = most
                     break
+        deep = max(1, min(deep, K))
         collide = a_step == size and a_row % WAY == 0
-        most = max(LEAST_ROWS, BLOCK_OF_A // (min(deep, max(K, 1)) * size) // LEAST_ROWS * LEAST_ROWS)
+        most = max(LEAST_ROWS, BLOCK_OF_A // (deep * size) // LEAST_ROWS * LEAST_ROWS)
         if collide and narrow:  # a copy of A would take as long as the product
             most, collide = NARROW_ROWS, False
-        panels = max(1, PANELS // (deep * width))  # copied together: rows of B are read from end to end
-        copied = far * panels * deep * width
-        room = reserve(copied + collide * min(M, most) * row) if far or collide else 0
-        columns = width // size if far and room else max(N, 1)
+        high = (deep + square - 1) // square * square  # rows of a panel: whole squares, where they are turned
+        panels = 1 if turned else max(1, min(PANELS // (high * width), (N * size + width - 1) // width))  # at a time
+        copied = copies * panels * high * width
+        room = reserve(copied + collide * min(M, most) * row) if copies or collide else 0
+        columns = max(N, 1)
+        if copies and room:
+            columns = width // size
+        elif turned:  # no memory: column by column, each where it lies
+            columns = 1
         for k in range(0, max(K, 1), deep):
             pieces, ending = min(deep, K - k), finish if k + deep >= K else PLAIN
             begin, begin_row = (c, c_row) if k else (start, start_row)
@@ -170,16 +181,18 @@ def product(real):
                         copy_numbers(real, left + i * a_row, room + copied + i * row, pieces)
                     left, left_row = room + copied, row
                 for n in range(0, N, columns):
-                    right, right_row, across = b + k * b_row + n * size, b_row, min(columns, N - n)
-                    if far and room:
+                    right, right_row, across = b + k * b_row + n * b_step, b_row, min(columns, N - n)
+                    if copies and room:
                         place = n // columns % panels
-                        if not place:
+                        if turned:
+                            turn_numbers(real, right, b_step, across, pieces, room + place * high * width, width)
+                        elif not place:
                             for i in range(pieces):
                                 for panel in range(min(panels, (N - n + columns - 1) // columns)):
                                     copy_numbers(real, right + i * b_row + panel * width,
-                                                 room + (panel * deep + i) * width,
+                                                 room + (panel * high + i) * width,
                                                  min(columns, N - n - panel * columns))  # fmt: skip
-                        right, right_row = room + place * deep * width, width
+                        right, right_row = room + place * high * width, width
                     loops(real, DENSE, left, left_row, a_step, right, right_row,
                           begin + m * begin_row + n * size if begin else 0, begin_row, c + m * c_row + n * size, c_row,
                           gate + m * gate_row + n * size, gate_row, rows, across, pieces, ending)  # fmt: skip
@@ -191,15 +204,16 @@ def product(real):
 def rounded_product(real):
     """A product of float32 rounded to bfloat16 on their way to the registers; sums stay float32.
 
-    The numbers of A are neighbours either along k or from row to row.
+    The numbers of A are neighbours either along k or from row to row, and so are those of B.
     """
     most_rows, deep, width = 8 * LEAST_ROWS, 2 * DEPTH, panel_bytes()  # numbers are half as long
     row, step = deep // 2 * PAIR + LINE, most_rows * PAIR + LINE  # from row to row, or from k to k
-    panel = deep // 2 * width
+    panel, columns = deep // 2 * width, width // PAIR
 
-    def multiply(a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K, finish):
-        room = reserve(panel + max(most_rows * row, deep // 2 * step))
-        left, columns = room + panel, width // PAIR
+    def multiply(a, a_row, a_step, b, b_row, b_step, start, start_row, c, c_row, gate, gate_row, M, N, K, finish):
+        room = reserve(panel + columns * row + max(most_rows * row, deep // 2 * step))
+        upright = room + panel  # columns of B, before they are turned
+        left = upright + columns * row
         left_row, left_step = (row, PAIR) if a_step == PAIR else (PAIR, step)
         for k in range(0, max(K, 1), deep):
             pieces, ending = min(deep, K - k), finish if k + deep >= K else PLAIN
@@ -213,7 +227,11 @@ def rounded_product(real):
                     round_columns(source, a_step, rows, pieces, left, step)
                 for n in range(0, N, columns):
                     across, to = min(columns, N - n), n * PAIR
-                    round_columns(b + k * b_row + to, b_row, across, pieces, room, width)
+                    if b_step == PAIR:
+                        round_columns(b + k * b_row + to, b_row, across, pieces, room, width)
+                    else:
+                        round_rows(b + k * b_row + n * b_step, b_step, across, pieces, upright, row)
+                        turn_numbers(real, upright, row, across, (pieces + 1) // 2, room, width)
                     loops(real, DENSE, left, left_row, left_step, room, width,
                           begin + m * begin_row + to if begin else 0, begin_row, c + m * c_row + to, c_row,
                           gate + m * gate_row + to, gate_row, rows, across, (pieces + 1) // 2, ending)  # fmt: skip
@@ -236,7 +254,8 @@ def make_call(kind):
     """
 
     @intrinsic
-    def call(typingctx, like, a, a_row, a_step, b, b_row, start, start_row, c, c_row, gate, gate_row, M, N, K, finish):
+    def call(typingctx, like, a, a_row, a_step, b, b_row, b_step, start, start_row, c, c_row, gate, gate_row, M, N, K,
+             finish):  # fmt: skip
         real = str(like.dtype)
         name = symbol(BFLOAT16 if real == "uint32" else real, kind)
 

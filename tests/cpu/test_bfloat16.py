@@ -15,7 +15,7 @@ from fastmlp.kernels.cpu.microkernel import MASK, PLAIN, RELU
 from fastmlp.kernels.cpu.product import ARGUMENTS, DENSE, DEPTH, publish, symbol
 from fastmlp.kernels.cpu.vector import BFLOAT16, has_bfloat16
 from llvmlite.binding import address_of_symbol
-from test_product import Fence, expected, framed, needs_mprotect
+from test_product import Fence, expected, framed, needs_mprotect, turned, with_frame
 
 from fastmlp import OptionError, backends, train
 from fastmlp.backends import numba as numba_backend
@@ -47,7 +47,7 @@ def call(finish, A, B, start, C, gate):
     begin = 0 if start is None else start.ctypes.data
     (M, K), N = A.shape, B.shape[1]
     multiply()(
-        A.ctypes.data, *A.strides, B.ctypes.data, B.strides[0], begin, 0, C.ctypes.data, C.strides[0],
+        A.ctypes.data, *A.strides, B.ctypes.data, *B.strides, begin, 0, C.ctypes.data, C.strides[0],
         gate.ctypes.data, gate.strides[0], M, N, K, finish,
     )  # fmt: skip
 
@@ -69,9 +69,9 @@ def test_products_of_rounded_operands(columns):
     for case, (M, N, K) in enumerate(SIZES):
         A, B, start, gate = operands(rng, M, N, K, columns)
         start = start if case % 2 else None
-        for finish in FINISHES:
+        for finish, lie in pairs(FINISHES, (with_frame, turned)):
             C, frame = framed((M, N), np.float32)
-            call(finish, A, B, start, C, gate)
+            call(finish, A, lie(B), start, C, gate)
             want = expected(finish, rounded(A), rounded(B), start, gate if finish == MASK else None)
             assert_close(C, want, np.float32)
             assert np.isnan(frame).sum() == frame.size - C.size
@@ -86,7 +86,7 @@ def test_nan_and_infinity_pass_through():
             A, B = np.abs(A) + 1, np.abs(B) + 1
             (A if inside == "A" else B)[3, 4] = value
             C = np.empty((5, 20), np.float32)
-            call(PLAIN, A, B, start, C, gate)
+            call(PLAIN, A, turned(B) if columns else B, start, C, gate)
             hit = np.zeros(C.shape, bool)
             hit[(3, slice(None)) if inside == "A" else (slice(None), 4)] = True
             np.testing.assert_array_equal(C[hit], np.full(hit.sum(), value, np.float32))
@@ -102,10 +102,13 @@ def check_fences():
     for (M, N, K), at_end, columns in pairs(SIZES[:-2], (False, True), (False, True)):
         A, B, start, gate = operands(rng, M, N, K, columns)
         want = expected(PLAIN, rounded(A), rounded(B), start)
-        A = fences[0].put(A.T, at_end).T if columns else fences[0].put(A, at_end)
-        B, start, C = (
+        A, B = (
+            fence.put(array.T, at_end).T if columns else fence.put(array, at_end)
+            for fence, array in zip(fences, (A, B), strict=False)
+        )
+        start, C = (
             fence.put(array, at_end)
-            for fence, array in zip(fences[1:], (B, start, np.zeros((M, N), np.float32)), strict=True)
+            for fence, array in zip(fences[2:], (start, np.zeros((M, N), np.float32)), strict=True)
         )
         call(PLAIN, A, B, start, C, gate)
         assert_close(C, want, np.float32)

@@ -20,7 +20,6 @@ call = for_python(
     ops.backprop_relu,
     ops.column_sums,
     ops.gradient_rows,
-    ops.transpose_rows,
     ops.weight_gradient,
 )
 
@@ -64,11 +63,11 @@ def check_affine(real, N, I, H, arrange=np.ascontiguousarray):
 
 def check_backprop_relu(real, N, O, H, arrange=np.ascontiguousarray):
     publish(real)
-    dz, WT, a = normal(np.random.default_rng(N + O), real, (N, O), (O, H), (N, H))
+    dz, W, a = normal(np.random.default_rng(N + O), real, (N, O), (H, O), (N, H))
     dz /= O
     out = arrange(np.full((N, H), np.nan, real))
-    call.backprop_relu(arrange(dz), arrange(WT), arrange(a), out)
-    assert_close(out, (dz.astype(np.float64) @ WT) * (a > 0), real)
+    call.backprop_relu(arrange(dz), arrange(W), arrange(a), out)
+    assert_close(out, (dz.astype(np.float64) @ W.T) * (a > 0), real)
 
 
 def check_gradient_rows(real, H, N, O, arrange=np.ascontiguousarray):
@@ -133,15 +132,6 @@ def test_column_sums(N, O, first, last, add):
     call.column_sums(dz, first, last, db[first:last], add)
     assert_close(db, want, "float32")
     np.testing.assert_array_equal(np.delete(db, slice(first, last)), outside)
-
-
-@pytest.mark.parametrize(("H", "O", "first", "last"), [(1, 1, 0, 1), (33, 10, 0, 33), (19, 70, 3, 18), (5, 4, 2, 2)])
-def test_transpose_rows(H, O, first, last):
-    (W,) = normal(np.random.default_rng(H), "float32", (H, O))
-    WT = np.full((O, H), np.nan, np.float32)
-    call.transpose_rows(W, first, last, WT)
-    np.testing.assert_array_equal(WT[:, first:last], W.T[:, first:last])
-    assert np.isnan(np.delete(WT, slice(first, last), 1)).all()
 
 
 @pytest.mark.parametrize("real", ["float32", "float64"])

@@ -33,7 +33,10 @@ def multiply(real):
 
 
 def call(finish, A, B, start, C, gate=None):
-    """C = finish(start + A B). start is a row, a matrix or None; A may have any strides, the others any row stride."""
+    """C = finish(start + A B). start is a row, a matrix or None.
+
+    A may have any strides, B may have rows or columns whose numbers are neighbours, the others any row stride.
+    """
     begin = (0, 0) if start is None else (start.ctypes.data, start.strides[0] if start.ndim == 2 else 0)
     shut = (0, 0) if gate is None else (gate.ctypes.data, gate.strides[0])
     (M, K), N = A.shape, B.shape[1]
@@ -41,7 +44,7 @@ def call(finish, A, B, start, C, gate=None):
         A.ctypes.data,
         *A.strides,
         B.ctypes.data,
-        B.strides[0],
+        *B.strides,
         *begin,
         C.ctypes.data,
         C.strides[0],
@@ -78,6 +81,11 @@ def with_frame(values):
     return inside
 
 
+def turned(B):
+    """The same numbers, a column's being neighbours, inside a frame of NaN."""
+    return with_frame(B.T).T
+
+
 def operands(rng, M, N, K, real, kind):
     """A, B, gate, start of numbers of order 1 whose product is of order 1 at any depth."""
     A = (rng.standard_normal((M, K)) / max(K, 1)).astype(real)
@@ -105,14 +113,14 @@ def check(finish, A, B, start, kind, gate):
 
 
 def check_every_size(real, rows=range(1, 31), columns=range(1, 71)):
-    """Each M and N with each finish; K from 0 to 20, the start and a share of zeros in A change along the way."""
+    """Each M and N with each finish; K from 0 to 20, the start, how B lies and a share of zeros in A change."""
     rng = np.random.default_rng(0)
     for case, (M, N, finish) in enumerate(pairs(rows, columns, FINISHES)):
         kind, K = STARTS[case % 4], (5 * M + 3 * N + case) % 21
         A, B, gate, start = operands(rng, M, N, K, real, kind)
         if case % 5 == 0:
             A[rng.random(A.shape) < 0.8] = 0
-        check(finish, A, B, start, kind, gate)
+        check(finish, A, turned(B) if case % 7 < 3 else B, start, kind, gate)
 
 
 @pytest.mark.parametrize("real", ["float32", "float64"])
@@ -146,13 +154,13 @@ def laid_out(A, layout):
 @given(
     st.integers(1, 30), st.integers(1, 70), st.integers(0, 20) | st.sampled_from([DEPTH - 1, DEPTH, DEPTH + 1, 1100]),
     st.sampled_from(["float32", "float64"]), st.sampled_from(FINISHES), st.sampled_from(STARTS),
-    st.sampled_from(LAYOUTS), st.integers(0, 2**32 - 1),
+    st.sampled_from(LAYOUTS), st.sampled_from([with_frame, turned]), st.integers(0, 2**32 - 1),
 )  # fmt: skip
-def test_any_size_in_any_layout(M, N, K, real, finish, kind, layout, seed):
+def test_any_size_in_any_layout(M, N, K, real, finish, kind, layout, lay_B, seed):
     A, B, gate, start = operands(np.random.default_rng(seed), M, N, K, real, kind)
     A = laid_out(A, layout)
     start = with_frame(start) if kind == "matrix" else start
-    check(finish, A, with_frame(B), start, kind, with_frame(gate))
+    check(finish, A, lay_B(B), start, kind, with_frame(gate))
 
 
 def rows_apart(values, size):
@@ -172,6 +180,7 @@ def check_far_apart(real):
             A = rows_apart(A, far_A) if far_A and far_A >= K * A.itemsize else A
             B = rows_apart(B, far_B) if far_B and far_B >= N * B.itemsize else with_frame(B)
             check(finish, A, B, start, kind, gate)
+            check(finish, A, turned(B), start, kind, gate)
 
 
 @pytest.mark.parametrize("real", ["float32", "float64"])
@@ -209,6 +218,11 @@ def check_specials(real):
         C = np.empty((5, N), real)
         call(finish, np.eye(5, dtype=real), np.ones((5, N), real), one_place, C, np.ones((5, N), real))
         np.testing.assert_array_equal(np.isnan(C), np.isnan(one_place))  # and no other
+        B = np.full((5, N), 2, real)
+        B[2, N // 2] = np.nan
+        for lie in (with_frame, turned):
+            call(finish, np.eye(5, dtype=real) + 1, lie(B), None, C, np.ones((5, N), real))
+            np.testing.assert_array_equal(np.isnan(C), np.isnan(B).any(axis=0) & np.ones((5, 1), bool))
     for gate, want in ((0.0, 0), (-0.0, 0), (np.nan, 0), (-np.inf, 0), (-1, 0), (np.inf, 3), (1e-30, 3)):
         C = np.empty((1, 1), real)
         call(MASK, one, 3 * one, None, C, np.full((1, 1), gate, real))
@@ -270,7 +284,10 @@ def check_fences(real):
         for finish in FINISHES:
             A, B, gate, start = operands(rng, M, N, K, real, kind)
             want = expected(finish, A, B, start, gate)
+            turn = (case + finish) % 2  # B, on its way to the fence and back
+            B = B.T if turn else B
             A, B, gate = (fence.put(array, at_end) for fence, array in zip(fences, (A, B, gate), strict=False))
+            B = B.T if turn else B
             C = fences[3].put(np.zeros((M, N), real), at_end)
             if kind == "accumulate":
                 C[:] = start
