@@ -7,14 +7,11 @@ N rows, I inputs, H units, O classes. Arrays are C-ordered; floating arrays of o
 import math
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from .cache import compiled
 from .call import array_at
 from .exponential import exp
-from .vector import I8, I32, declare, pointer
+from .packing import LINE, prefetch
 
 
 @compiled
@@ -26,24 +23,12 @@ def gather(X, index, pixel, out):
             out[n, i] = row[i] * pixel
 
 
-@intrinsic
-def prefetch(typingctx, address):
-    """Ask for the cache line at an address, and go on."""
-
-    def generate(context, builder, signature, arguments):
-        ask = declare(builder.module, "llvm.prefetch.p0", ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
-        builder.call(ask, [pointer(builder, arguments[0], I8), I32(0), I32(2), I32(1)])  # to read, into L2, data
-        return context.get_dummy_value()
-
-    return types.void(types.int64), generate
-
-
 @compiled
 def fetch_ahead(X, index):
     """Ask for the rows of X (M, I) that `index` (n,) picks, which `gather` will want soon."""
     for n in index:
         start = X.ctypes.data + n * X.strides[0]
-        for line in range(start, start + X.strides[0], 64):
+        for line in range(start, start + X.strides[0], LINE):
             prefetch(line)
 
 

@@ -30,6 +30,7 @@ from .vector import (
 
 LANES = 16  # float32 in a register of a CPU with AVX-512 BF16
 PAIR = 4  # bytes of two bfloat16
+LINE = 64  # bytes of a cache line
 
 
 @intrinsic
@@ -50,6 +51,18 @@ def release(typingctx, address):
     def generate(context, builder, signature, arguments):
         where = pointer(builder, arguments[0], I8)
         builder.call(declare(builder.module, "free", ir.VoidType(), [I8.as_pointer()]), [where])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
+@intrinsic
+def prefetch(typingctx, address):
+    """Ask for the cache line at an address, and go on."""
+
+    def generate(context, builder, signature, arguments):
+        ask = declare(builder.module, "llvm.prefetch.p0", ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
+        builder.call(ask, [pointer(builder, arguments[0], I8), I32(0), I32(2), I32(1)])  # to read, into L2, data
         return context.get_dummy_value()
 
     return types.void(types.int64), generate

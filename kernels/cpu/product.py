@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 
 from .cache import KERNELS, with_cache
 from .microkernel import PLAIN, Matrix, Shape, emit_block
-from .packing import PAIR, copy_numbers, release, reserve, round_columns, round_rows, turn_numbers
+from .packing import LINE, PAIR, copy_numbers, prefetch, release, reserve, round_columns, round_rows, turn_numbers
 from .vector import BFLOAT16, BYTES, I64, declare, first_lanes, register_bytes
 
 # Rows and vectors of the largest block, by bytes of a register. AVX-512 has 32 registers: 28 accumulate, 2 hold B and
@@ -26,15 +26,12 @@ from .vector import BFLOAT16, BYTES, I64, declare, first_lanes, register_bytes
 BLOCK = {64: (14, 2), 32: (6, 2), 16: (6, 2)}
 LISTED_BLOCK = {64: (4, 5), 32: (4, 3), 16: (4, 3)}  # few rows share a list of k; the more columns, the better
 DEPTH = 512  # k at a time: so much of a panel of B stays in the caches while the rows of A pass over it
-# Where B comes from far away: for so many rows of A at least, how many k at a time. One block of rows reads B in as few
-# streams as the CPU follows; a few blocks share a copy of it, made from pieces of many columns.
-DEPTHS = ((56, DEPTH), (15, 128), (8, 16), (0, 8))
 BLOCK_OF_A = 2**19  # bytes of A that stay in the L2 cache while the panels of B pass
 LEAST_ROWS = 112  # of A at a time: a copy of a panel of B must pay
 WAY = 4096  # bytes after which addresses fall into the same set of an L1 cache
-LINE = 64  # bytes of a cache line
 NARROW_ROWS = 4  # of A at a time that do not push each other out of the L1 cache, however they lie
-PANELS = 2**17  # bytes of B to copy at a time
+PANELS = 2**18  # bytes of B to copy at a time
+AHEAD = 16  # rows of B that are asked for before the one that is copied: they come from far away
 PACKED_ROWS = 15  # rows of A, more than a block has, from which on a copy of a panel of B pays
 FAR = 1024  # bytes from row to row of B from which on it does
 DENSE, LISTED = "dense", "listed"  # kinds of products: over all k, and over a list of k, see `sparse`
@@ -152,11 +149,8 @@ def product(real):
         deep = DEPTH
         if narrow:
             deep = K
-        elif b_row >= FAR and not turned:
-            for rows, most in DEPTHS:
-                if rows <= M:
-                    deep = most
-                    break
+        elif b_row >= FAR and not copies:  # read in no more streams than the CPU follows
+            deep = 16 if M >= 8 else 8
         deep = max(1, min(deep, K))
         collide = a_step == size and a_row % WAY == 0
         most = max(LEAST_ROWS, BLOCK_OF_A // (deep * size) // LEAST_ROWS * LEAST_ROWS)
@@ -189,8 +183,10 @@ def product(real):
                         elif not place:
                             for i in range(pieces):
                                 for panel in range(min(panels, (N - n + columns - 1) // columns)):
-                                    copy_numbers(real, right + i * b_row + panel * width,
-                                                 room + (panel * high + i) * width,
+                                    source = right + i * b_row + panel * width
+                                    for line in range(0, width, LINE):
+                                        prefetch(source + AHEAD * b_row + line)
+                                    copy_numbers(real, source, room + (panel * high + i) * width,
                                                  min(columns, N - n - panel * columns))  # fmt: skip
                         right, right_row = room + place * high * width, width
                     loops(real, DENSE, left, left_row, a_step, right, right_row,
