@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from running import running, settled
 from threadpoolctl import threadpool_info
 from traced import peak
 
@@ -66,18 +67,18 @@ def test_the_rows_are_held_once(fit_all):
 
 
 def test_no_more_threads_than_asked_for(fit_all, backend):
-    seen, before = [], threading.active_count()
+    seen, before = [], running()
 
     def look(model):
         blas = [pool["num_threads"] for pool in threadpool_info() if "numpy" in pool["filepath"]]  # SciPy has its own
-        seen.append((threading.active_count() - before, *blas))
+        seen.append((running() - before, *blas))
 
     fit_all([{"seed": seed, "callbacks": [look]} for seed in range(6)])
     assert len(seen) == 18
     assert max(count for count, *_ in seen) <= 2
     if backend.name == "numpy":  # numba's products take none of BLAS's threads
         assert {threads for _, *pools in seen for threads in pools} <= {1}
-    assert threading.active_count() == before
+    assert settled(before)
 
 
 # What is refused.
@@ -144,11 +145,11 @@ def test_an_error_in_a_callback_ends_all_and_names_its_config(fit_all):
     def fail(model):
         raise ZeroDivisionError("mine")
 
-    before = threading.active_count()
+    before = running()
     with pytest.raises(ZeroDivisionError, match="mine") as caught:
         fit_all([{"epochs": 10**5}, {"callbacks": [fail]}, {"epochs": 10**5}])
     assert caught.value.__notes__ == ["in configs[1]"]
-    assert threading.active_count() == before
+    assert settled(before)
 
 
 def control_c_soon():

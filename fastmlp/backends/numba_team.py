@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from fastmlp.backends.compiled_update import LINE
+from fastmlp.backends.new_thread import start
 from fastmlp.backends.threads import ENDING, LISTEN, check_ending, cores
 from fastmlp.kernels.cpu.team import STOP, new_team
 
@@ -50,7 +52,7 @@ def run_team(threads: int, flop: float, work: Callable[[int, int], None]) -> Non
 
     for thread in range(brief, threads):
         try:
-            threading.Thread(target=member, args=(thread,), daemon=True).start()
+            start(partial(member, thread), elsewhere=thread > 0)
         except RuntimeError as error:  # the system gives no more threads: those that run must not wait for this one
             errors.append(error)
             team[STOP] = 1

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from running import running, settled
 from steps import epoch, learner, run
 from tolerance import assert_close
 
@@ -244,12 +245,12 @@ def test_control_c_ends_an_epoch_at_once_and_the_next_one_works(batch, threads):
     small = Rows(X, y, np.arange(1000))
     epoch(made, small, batch)  # compiled now
     rows = Rows(X, y, np.tile(np.arange(1000), 8000))
-    before = threading.active_count()
+    before = running()
     assert interrupted(lambda: epoch(made, rows, batch)) < PATIENCE
     left = made.plan.parameters.copy()
     time.sleep(0.05)
     assert left.tobytes() == made.plan.parameters.tobytes()  # nobody is still at work
-    assert threading.active_count() == before
+    assert settled(before)
     want, got = learner("numba", sizes, "float32", threads=threads), learner("numba", sizes, "float32", threads=threads)
     got.plan.parameters[:] = made.plan.parameters
     want.plan.parameters[:] = made.plan.parameters
@@ -360,8 +361,8 @@ def test_many_fits_leave_no_threads_and_no_memory_behind():
 
     for seed in range(10):
         fit(seed)
-    threads, memory = threading.active_count(), resident()
+    threads, memory = running(), resident()
     for seed in range(25):
         fit(seed)
-    assert threading.active_count() == threads
+    assert settled(threads)
     assert resident() - memory < 4e6

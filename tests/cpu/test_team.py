@@ -1,5 +1,6 @@
 """The barrier of plain threads, and the team that runs on it."""
 
+import ctypes
 import os
 import signal
 import sys
@@ -8,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from running import running, settled
 
 pytest.importorskip("numba")
 
@@ -15,6 +17,7 @@ from fastmlp.kernels.cpu.cache import for_python
 from fastmlp.kernels.cpu.team import STOP, atomic_add, atomic_load, barrier, new_team, stopped
 from numba import njit
 
+from fastmlp.backends import new_thread
 from fastmlp.backends.numba_team import BRIEF, run_team
 from fastmlp.backends.threads import cores
 
@@ -106,12 +109,43 @@ def test_a_thread_that_raises_stops_the_others_and_its_error_arrives(threads, fl
             raise ValueError("the last")
         returned.append(wait_for_stop(team, threads))
 
-    began, before = time.perf_counter(), threading.active_count()
+    began, before = time.perf_counter(), running()
     with pytest.raises(ValueError, match="the last"):
         run_team(threads, flop, work)
     assert returned == [False] * (threads - 1)
     assert time.perf_counter() - began < 2
-    assert threading.active_count() == before
+    assert settled(before)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or cores() == 1, reason="needs Linux and two cores")
+def test_a_thread_begins_on_another_core_and_may_run_on_all(monkeypatch):
+    core, allow, all_cores = ctypes.CDLL(None).sched_getcpu, os.sched_setaffinity, os.sched_getaffinity(0)
+    before, after, done = [], [], threading.Event()
+
+    def work():
+        after.append(os.sched_getaffinity(0))
+        done.set()
+
+    def look(thread, cores):
+        before.append(os.sched_getaffinity(0))
+        allow(thread, cores)
+
+    monkeypatch.setattr(os, "sched_setaffinity", look)
+    allow(0, {min(all_cores), max(all_cores)})
+    try:
+        for _ in range(10):
+            here = core()
+            done.clear()
+            new_thread.start(work, elsewhere=True)
+            done.wait()
+            if core() == here:  # the caller has not moved meanwhile
+                assert before[-1] == {min(all_cores), max(all_cores)} - {here}
+    finally:
+        allow(0, all_cores)
+    assert len(before) == len(after) == 10
+    assert all(cores == {min(all_cores), max(all_cores)} for cores in after)
+    new_thread.start(done.set, elsewhere=False)
+    assert len(before) == 10
 
 
 def test_work_may_begin_anew_after_an_error():
