@@ -61,7 +61,7 @@ class Matrix(NamedTuple):
 def emit_block(builder, shape, finish, A, B, start, C, gate, K, mask=None, listed=None):
     """Emit C = finish(start + A B) for one block: A (rows, K), B (K, vectors*lanes), the others (rows, vectors*lanes).
 
-    A mask, of one vector, leaves the columns it switches off unread and unwritten.
+    A mask, of the last vector, leaves the columns it switches off unread and unwritten.
     `listed` is the address of K numbers (uint16), the only k to visit, in this order; None visits 0 .. K-1. Over a list
     there is no MASK.
     start may have row stride 0, to begin each row with a bias, be C itself, to accumulate, or be at address 0: zeros.
@@ -83,13 +83,16 @@ def emit_block(builder, shape, finish, A, B, start, C, gate, K, mask=None, liste
             arguments = [left, right, total]
         return builder.call(declare(builder.module, name, vector, [each.type for each in arguments]), arguments)
 
+    def mask_of(j):
+        return mask if j == shape.vectors - 1 else None
+
     def at(matrix, i, j):
         return builder.add(matrix.moved(builder, I64(i)).address, I64(j * width))
 
     rows = [A.moved(builder, I64(i)).address for i in range(shape.rows)]
     with builder.if_else(builder.icmp_signed("!=", start.address, I64(0))) as (given, absent):
         with given:
-            first = {(i, j): load_lanes(builder, at(start, i, j), vector, size, mask) for i, j in block}
+            first = {(i, j): load_lanes(builder, at(start, i, j), vector, size, mask_of(j)) for i, j in block}
             from_start = builder.block
         with absent:
             from_zero = builder.block
@@ -113,7 +116,7 @@ def emit_block(builder, shape, finish, A, B, start, C, gate, K, mask=None, liste
         across, down = builder.mul(visited, A.step), builder.add(B.address, builder.mul(visited, B.row))
         steps = [(k, I64(0), I64(1))]
     row_of_B = [
-        load_lanes(builder, builder.add(down, I64(j * width)), factors, size, mask) for j in range(shape.vectors)
+        load_lanes(builder, builder.add(down, I64(j * width)), factors, size, mask_of(j)) for j in range(shape.vectors)
     ]
     following = {}
     for i in range(shape.rows):
@@ -142,7 +145,7 @@ def emit_block(builder, shape, finish, A, B, start, C, gate, K, mask=None, liste
     def store_all():
         for (i, j), result in results.items():
             raised = builder.select(builder.fcmp_ordered("<", result, low), low, result)
-            store_lanes(builder, raised, at(C, i, j), size, mask)
+            store_lanes(builder, raised, at(C, i, j), size, mask_of(j))
 
     if listed is not None:
         store_all()
@@ -150,7 +153,7 @@ def emit_block(builder, shape, finish, A, B, start, C, gate, K, mask=None, liste
     with builder.if_else(builder.icmp_signed("==", finish, I64(MASK))) as (masks, goes_on):
         with masks:
             for (i, j), result in results.items():
-                passes = builder.fcmp_ordered(">", load_lanes(builder, at(gate, i, j), vector, size, mask), zero)
-                store_lanes(builder, builder.select(passes, result, zero), at(C, i, j), size, mask)
+                passes = builder.fcmp_ordered(">", load_lanes(builder, at(gate, i, j), vector, size, mask_of(j)), zero)
+                store_lanes(builder, builder.select(passes, result, zero), at(C, i, j), size, mask_of(j))
         with goes_on:
             store_all()

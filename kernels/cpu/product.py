@@ -81,7 +81,7 @@ def loops(typingctx, real, kind, a, a_row, a_step, b, b_row, start, start_row, c
                 top = builder.add(top, builder.mul(blocks, I64(height)))
 
         done = I64(0)  # columns
-        for vectors in dict.fromkeys((most_vectors, 2, 1)):
+        for vectors in (most_vectors,) if over_list else (2, 1):
             columns = I64(vectors * lanes)
             panels = builder.sdiv(builder.sub(N, done), columns)
             with cgutils.for_range(builder, panels) as place:
@@ -89,8 +89,11 @@ def loops(typingctx, real, kind, a, a_row, a_step, b, b_row, start, start_row, c
                 emit_panel(vectors, builder.mul(column, I64(size)))
             done = builder.add(done, builder.mul(panels, columns))
         rest = builder.sub(N, done)
-        with builder.if_then(builder.icmp_signed(">", rest, I64(0))):
-            emit_panel(1, builder.mul(done, I64(size)), first_lanes(builder, rest, lanes))
+        for vectors in range(1, most_vectors + 1) if over_list else (1,):
+            last = builder.sub(rest, I64((vectors - 1) * lanes))  # columns in the last vector
+            some, fit = builder.icmp_signed(">", last, I64(0)), builder.icmp_signed("<=", last, I64(lanes))
+            with builder.if_then(builder.and_(some, fit)):
+                emit_panel(vectors, builder.mul(done, I64(size)), first_lanes(builder, last, lanes))
         return context.get_dummy_value()
 
     return types.void(real, kind, *[types.int64] * (ARGUMENTS - 1)), generate  # all but b_step
