@@ -15,6 +15,7 @@ from fastmlp.activations import RELU
 from fastmlp.backends import compiled_ops, compiled_update
 from fastmlp.backends.compiled_rows import fetch_ahead, list_for_gradient, take, take_labels, take_weights
 from fastmlp.backends.compiled_update import BLOCK, LINE, VERSION, row_views, share
+from fastmlp.backends.numba_ways import TILE
 from fastmlp.dropout import NONE as KEEP_ALL
 from fastmlp.dropout import Dropout
 from fastmlp.kernels.cpu import ops
@@ -22,8 +23,6 @@ from fastmlp.kernels.cpu.cache import compiled, kept, overload
 from fastmlp.kernels.cpu.call import array_at
 from fastmlp.kernels.cpu.sparse import GROUP
 from fastmlp.kernels.cpu.team import barrier, stopped
-
-TILE = 224  # rows at a time, a multiple of the microkernel's: x, a and dz of a tile stay in the L2 cache
 
 forward, deltas, gradients = map(compiled, (network.forward, network.deltas, network.gradients))
 
@@ -229,8 +228,16 @@ def evaluate(thread, task, tile):
 
 
 @compiled
+def copy_rows(a, z):
+    """z = a, both (n, O); a loop, since a[:] = z takes longer to compile."""
+    for n in range(len(z)):
+        for o in range(z.shape[1]):
+            z[n, o] = a[n, o]
+
+
+@compiled
 def logits(thread, threads, team, net, X, tile, z):
-    """One thread's part of the last layer's z (N, O) of rows X (N, I)."""
+    """One thread's part of the last layer's z (N, O) of rows X (N, I): its rows."""
     first, last = share(len(z), thread, threads, BLOCK)
     for lo in range(first, last, TILE):
         if stopped(team):
@@ -239,11 +246,27 @@ def logits(thread, threads, team, net, X, tile, z):
         units_z, a, _, _ = row_units(tile, 0, hi - lo)
         x = take(X, None, lo, hi, tile)
         forward(compiled_ops, net.kinds, x, net.W, net.b, units_z, a, a, KEEP_ALL)
-        for n in range(hi - lo):
-            for o in range(z.shape[1]):
-                z[lo + n, o] = a[-1][n, o]
+        copy_rows(a[-1], z[lo:hi])
 
 
-epoch_in_tiles, epoch_in_phases, evaluate, logits = (
-    kept(function.py_func, VERSION) for function in (epoch_in_tiles, epoch_in_phases, evaluate, logits)
+@compiled
+def logits_by_columns(thread, threads, team, net, X, tile, z):
+    """`logits` of at most a tile of rows: each thread has columns of the first layer, and rows of the others.
+
+    All threads share z and a of the tile.
+    """
+    first, last = share(net.W[0].shape[1], thread, threads, LINE // net.b[0].itemsize)
+    x, columns = take(X, None, 0, len(z), tile), tile.z[0][: len(z), first:last]
+    ops.affine(x, net.W[0][:, first:last], net.b[0][first:last], columns, net.kinds[0] == RELU)
+    if not barrier(team, threads, 1):
+        return
+    first, last = share(len(z), thread, threads, GROUP)
+    units_z, a, _, _ = row_units(tile, first, last)
+    forward_rest(net, units_z, a, a, KEEP_ALL)
+    copy_rows(a[-1], z[first:last])
+
+
+epoch_in_tiles, epoch_in_phases, evaluate, logits, logits_by_columns = (
+    kept(function.py_func, VERSION)
+    for function in (epoch_in_tiles, epoch_in_phases, evaluate, logits, logits_by_columns)
 )

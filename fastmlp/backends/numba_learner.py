@@ -13,7 +13,7 @@ from fastmlp.backends.compiled_task import DENSE, MARKED, SPARSE, Buffers, Panel
 from fastmlp.backends.compiled_update import L2, LINE
 from fastmlp.backends.numba_ops import moves_of
 from fastmlp.backends.numba_team import ROW, STEP, on_lines, run_team
-from fastmlp.backends.numba_ways import in_tiles
+from fastmlp.backends.numba_ways import TILE, in_tiles
 from fastmlp.backends.plan import epoch_totals, means
 from fastmlp.dropout import step_key
 from fastmlp.kernels.cpu import sparse
@@ -92,7 +92,7 @@ class NumbaLearner:
         totals, sums = np.zeros((threads, 3)), np.zeros((threads, epochs, 3))
         kind = plan.kind(rows.X)
         if tiled:
-            tiles = [plan.with_lists(tile, rows, compiled.TILE) for tile in plan.tiles(kind)[:threads]]
+            tiles = [plan.with_lists(tile, rows, TILE) for tile in plan.tiles(kind)[:threads]]
             if not share:  # nothing is left out now, where the network has room for what stays
                 tiles = [tile._replace(h=tile.a) for tile in tiles]
 

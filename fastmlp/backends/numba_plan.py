@@ -14,6 +14,7 @@ from fastmlp.backends.compiled_task import DENSE, MARKED, SPARSE, Buffers, Net, 
 from fastmlp.backends.numba_learner import NumbaLearner
 from fastmlp.backends.numba_ops import activation_address, loss_address
 from fastmlp.backends.numba_team import ROW, on_lines, run_team
+from fastmlp.backends.numba_ways import TILE, by_columns
 from fastmlp.backends.plan import means
 from fastmlp.dropout import NONE
 from fastmlp.errors import DataError
@@ -99,7 +100,7 @@ class NumbaPlan:
     def tiles(self, kind: str) -> list[Buffers]:
         """Room for a tile of rows for each thread."""
         if kind not in self._tiles:
-            self._tiles[kind] = [self.buffers(compiled.TILE, kind) for _ in range(self.threads)]
+            self._tiles[kind] = [self.buffers(TILE, kind) for _ in range(self.threads)]
         return self._tiles[kind]
 
     def team_size(self, flop: float) -> int:
@@ -118,9 +119,11 @@ class NumbaPlan:
         z = np.empty((X.shape[0], self.sizes[-1]), self.dtype)  # (N, O)
         X = X if isinstance(X, np.ndarray) else self.csr(X)
         flop = (self.flop + ROW) * len(z)
-        threads, tiles = self.team_size(flop), self.tiles(self.kind(X))
-        run_team(threads, flop, lambda thread, team: compiled.logits(
-            thread, threads, team, self.net, X, tiles[thread], z))  # fmt: skip
+        threads, tiles, work = self.team_size(flop), self.tiles(self.kind(X)), compiled.logits
+        if threads > 1 and by_columns(self.sizes, len(z)):
+            work = compiled.logits_by_columns
+            tiles = [tile._replace(z=tiles[0].z, a=tiles[0].a) for tile in tiles]
+        run_team(threads, flop, lambda thread, team: work(thread, threads, team, self.net, X, tiles[thread], z))
         return z
 
     def evaluate(self, rows: Rows) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Which of its two ways a batch takes on the numba backend, in tiles or in phases; see docs/performance.md.
+"""Which way rows take on the numba backend; see docs/performance.md.
 
 Nothing of Numba is needed to know it.
 """
@@ -9,8 +9,10 @@ from collections.abc import Sequence
 
 from fastmlp.network import parameter_count
 
+TILE = 224  # rows at a time, a multiple of the microkernel's: x, a and dz of a tile stay in the L2 cache
 LARGE = 768  # rows: a larger batch is worked through in tiles
 SMALL = 6  # a smaller one too, where parameters, times threads, are fewer than so many times what the layers make of it
+WIDE = 2**19  # weights of a layer that are worth sharing out
 
 
 def in_tiles(sizes: Sequence[int], n: int, threads: int, clip: float) -> bool:
@@ -21,3 +23,11 @@ def in_tiles(sizes: Sequence[int], n: int, threads: int, clip: float) -> bool:
     """
     parameters, numbers = parameter_count(sizes), n * sum(sizes[1:])
     return n > LARGE or clip > 0 or parameters * max(threads, 2) < SMALL * numbers
+
+
+def by_columns(sizes: Sequence[int], n: int) -> bool:
+    """Whether threads share the columns of the first layer, not the rows, where n rows are predicted.
+
+    They do where it is wide and the rows are few: else each would read, and copy, all its weights for a part of them.
+    """
+    return n <= TILE and sizes[0] * sizes[1] >= WIDE
