@@ -21,6 +21,7 @@ from fastmlp.dropout import Dropout
 from fastmlp.kernels.cpu import ops
 from fastmlp.kernels.cpu.cache import compiled, kept, overload
 from fastmlp.kernels.cpu.call import array_at
+from fastmlp.kernels.cpu.reductions import squares_at
 from fastmlp.kernels.cpu.sparse import GROUP
 from fastmlp.kernels.cpu.team import barrier, stopped
 
@@ -99,10 +100,8 @@ def shorten(task, moves, thread, first, last, phase):
 
     False if the team shall stop.
     """
-    g, squares = moves.g[0], 0.0
-    for i in range(first, last):
-        squares += np.float64(g[i]) * np.float64(g[i])
-    moves.norms[thread] = squares
+    g = moves.g[0]
+    moves.norms[thread] = squares_at(g, g.ctypes.data + first * g.itemsize, last - first)
     if not barrier(task.team, task.threads, phase):
         return False
     squares = 0.0

@@ -9,12 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from fastmlp import network
 from fastmlp.kernels.cpu import ops
 from fastmlp.kernels.cpu.cache import KERNELS, compiled, fingerprint, kept, overload
 from fastmlp.kernels.cpu.call import array_at, call6
+from fastmlp.kernels.cpu.reductions import squares_at
 from fastmlp.optimizers import Step
 
 # Of all sources that end up in compiled code, for the names in the compile cache.
@@ -79,9 +78,7 @@ def apply(moves, g, start, h):
 def add_penalty(moves, start, count, h, rows, total):
     """Add to total[2] what the L2 penalty costs on `count` weights from `start` on, over the rows of the batch."""
     if h[L2] > 0:
-        squares = 0.0
-        for w in moves.w[start : start + count]:
-            squares += np.float64(w) * np.float64(w)
+        squares = squares_at(moves.w, moves.w.ctypes.data + start * moves.w.itemsize, count)
         total[2] += 0.5 * h[L2] * rows * squares
 
 

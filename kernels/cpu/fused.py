@@ -12,6 +12,7 @@ from .cache import compiled
 from .call import array_at
 from .exponential import exp
 from .packing import LINE, prefetch
+from .reductions import below_top, sum_at, top_at
 
 
 @compiled
@@ -54,27 +55,18 @@ def softmax_cross_entropy(z, y, scale, dz, totals, weight, numbers):
     loss, right = 0.0, 0
     targets = np.empty(N, z.dtype)  # (N,) sum of target * (z - top); dz may lie over z
     for n in range(N):
-        best = 0
-        for o in range(1, O):
-            if z[n, o] > z[n, best]:
-                best = o
-        right += best == y[n]
-        top = z[n, best]
-        targets[n] = z[n, y[n]] - top
+        row, out = z.ctypes.data + n * z.strides[0], dz.ctypes.data + n * dz.strides[0]
+        top = top_at(z, row, O)
+        right += below_top(z, row, O, top, out) == y[n]  # at most 0: exp cannot overflow
+        targets[n] = dz[n, y[n]]
         if smoothing > 0:
-            mean = real(0)
-            for o in range(O):
-                mean += z[n, o] - top
-            targets[n] = (real(1) - smoothing) * targets[n] + smoothing * (mean / real(O))
-        for o in range(O):
-            dz[n, o] = z[n, o] - top  # at most 0: exp cannot overflow
+            mean = sum_at(dz, out, O) / real(O)
+            targets[n] = (real(1) - smoothing) * targets[n] + smoothing * mean
     e = array_at(dz.ctypes.data, N * O, dz.dtype)
     for i in range(N * O):
         e[i] = exp(e[i])
     for n in range(N):
-        total = real(0)
-        for o in range(O):
-            total += dz[n, o]
+        total = sum_at(dz, dz.ctypes.data + n * dz.strides[0], O)
         row_loss = math.log(total) - targets[n]  # total is at least 1: the logarithm is finite
         factor = scale
         if gamma > 0:  # the loss is (1 - p)^gamma times -log p
