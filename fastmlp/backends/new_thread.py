@@ -1,7 +1,7 @@
-"""A plain thread, which may be made to begin on another core than its caller's.
+"""A plain thread that begins on a core of our choice.
 
-Linux often lets a new thread wait for the core of the one that started it, though others are idle, and moves it some
-milliseconds later. A team of threads whose work is done by then would have worked one after the other.
+Linux often lets a new thread wait for a core that is busy, that of the one who started it or of another new one, though
+others are idle, and moves it some milliseconds later. A team whose work is done by then would have worked in a row.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ if sys.platform == "linux":
 
 
 def start(work: Callable[[], None], elsewhere: bool) -> None:
-    """Run work(), which must not raise, in a new thread; it begins on another core if it is to and there is one.
+    """Run work(), which must not raise, in a new thread that begins on the caller's core, or elsewhere.
 
     From then on the thread may run on all cores that the caller may use. Raises RuntimeError if the system gives no
     more threads.
     """
-    allowed = os.sched_getaffinity(0) if elsewhere and sys.platform == "linux" else set()
-    others = allowed - {LIBC.sched_getcpu()} if len(allowed) > 1 else set()
-    if not others:
+    allowed = os.sched_getaffinity(0) if sys.platform == "linux" else set()
+    if len(allowed) < 2:
         _thread.start_new_thread(work, ())
         return
+    here = {LIBC.sched_getcpu()}
+    cores = allowed - here if elsewhere else here
     placed = _thread.allocate_lock()
     placed.acquire()
 
@@ -38,7 +39,7 @@ def start(work: Callable[[], None], elsewhere: bool) -> None:
         work()
 
     thread = _thread.start_new_thread(begin, ())
-    size = (max(others) // (8 * WORD) + 1) * WORD
-    bits = sum(1 << core for core in others).to_bytes(size, "little")
+    size = (max(cores) // (8 * WORD) + 1) * WORD
+    bits = sum(1 << core for core in cores).to_bytes(size, "little")
     LIBC.pthread_setaffinity_np(thread, size, bits)  # where the system refuses, nothing is lost but time
     placed.release()

@@ -118,8 +118,10 @@ def test_a_thread_that_raises_stops_the_others_and_its_error_arrives(threads, fl
 
 
 @pytest.mark.skipif(sys.platform != "linux" or cores() == 1, reason="needs Linux and two cores")
-def test_a_thread_begins_on_another_core_and_may_run_on_all(monkeypatch):
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_a_thread_begins_where_it_is_told_and_may_run_on_all(elsewhere, monkeypatch):
     core, allow, all_cores = ctypes.CDLL(None).sched_getcpu, os.sched_setaffinity, os.sched_getaffinity(0)
+    two = {min(all_cores), max(all_cores)}
     before, after, done = [], [], threading.Event()
 
     def work():
@@ -131,21 +133,19 @@ def test_a_thread_begins_on_another_core_and_may_run_on_all(monkeypatch):
         allow(thread, cores)
 
     monkeypatch.setattr(os, "sched_setaffinity", look)
-    allow(0, {min(all_cores), max(all_cores)})
+    allow(0, two)
     try:
         for _ in range(10):
             here = core()
             done.clear()
-            new_thread.start(work, elsewhere=True)
+            new_thread.start(work, elsewhere)
             done.wait()
             if core() == here:  # the caller has not moved meanwhile
-                assert before[-1] == {min(all_cores), max(all_cores)} - {here}
+                assert before[-1] == (two - {here} if elsewhere else {here})
     finally:
         allow(0, all_cores)
-    assert len(before) == len(after) == 10
-    assert all(cores == {min(all_cores), max(all_cores)} for cores in after)
-    new_thread.start(done.set, elsewhere=False)
     assert len(before) == 10
+    assert after == [two] * 10
 
 
 def test_work_may_begin_anew_after_an_error():
