@@ -10,18 +10,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .vector import (
-    BYTES,
-    I32,
-    I64,
-    REALS,
-    broadcast,
-    first_lanes,
-    load_lanes,
-    register_bytes,
-    store_lanes,
-    zeros,
-)
+from .vector import BYTES, I32, I64, REALS, broadcast, first_lanes, load_lanes, register_bytes, store_lanes, zeros
 
 
 def vector_of(like):
@@ -51,45 +40,38 @@ def across(builder, vector, combine):
     return builder.extract_element(vector, I32(0))
 
 
-@intrinsic
-def sum_at(typingctx, like, address, count):
-    """The sum of `count` numbers of the type of the array `like` at an address."""
+def make_sum(squared):
+    """An intrinsic: the sum of `count` numbers of the type of the array `like` at an address.
 
-    def generate(context, builder, signature, arguments):
-        _, address, count = arguments
-        vector, size = vector_of(like)
-        total = cgutils.alloca_once_value(builder, zeros(vector))
+    Of their squares it is a float64.
+    """
 
-        def add(first, mask):
-            at = builder.add(address, builder.mul(first, I64(size)))
-            builder.store(builder.fadd(builder.load(total), load_lanes(builder, at, vector, size, mask)), total)
+    @intrinsic
+    def total(typingctx, like, address, count):
+        def generate(context, builder, signature, arguments):
+            _, address, count = arguments
+            vector, size = vector_of(like)
+            sums = ir.VectorType(ir.DoubleType(), vector.count) if squared else vector
+            total = cgutils.alloca_once_value(builder, zeros(sums))
 
-        sweep(builder, count, vector.count, add)
-        return across(builder, builder.load(total), builder.fadd)
+            def add(first, mask):
+                at = builder.add(address, builder.mul(first, I64(size)))
+                numbers = load_lanes(builder, at, vector, size, mask)
+                if sums != vector:
+                    numbers = builder.fpext(numbers, sums)
+                if squared:
+                    numbers = builder.fmul(numbers, numbers)
+                builder.store(builder.fadd(builder.load(total), numbers), total)
 
-    return like.dtype(like, types.int64, types.int64), generate
+            sweep(builder, count, vector.count, add)
+            return across(builder, builder.load(total), builder.fadd)
+
+        return (types.float64 if squared else like.dtype)(like, types.int64, types.int64), generate
+
+    return total
 
 
-@intrinsic
-def squares_at(typingctx, like, address, count):
-    """The sum of the squares of `count` numbers of the type of the array `like` at an address, float64."""
-
-    def generate(context, builder, signature, arguments):
-        _, address, count = arguments
-        vector, size = vector_of(like)
-        doubles = ir.VectorType(ir.DoubleType(), vector.count)
-        total = cgutils.alloca_once_value(builder, zeros(doubles))
-
-        def add(first, mask):
-            at = builder.add(address, builder.mul(first, I64(size)))
-            numbers = load_lanes(builder, at, vector, size, mask)
-            wide = numbers if vector == doubles else builder.fpext(numbers, doubles)
-            builder.store(builder.fadd(builder.load(total), builder.fmul(wide, wide)), total)
-
-        sweep(builder, count, vector.count, add)
-        return across(builder, builder.load(total), builder.fadd)
-
-    return types.float64(like, types.int64, types.int64), generate
+sum_at, squares_at = make_sum(False), make_sum(True)
 
 
 @intrinsic
@@ -132,14 +114,12 @@ def below_top(typingctx, like, address, count, top, out):
         def subtract(first, mask):
             offset = builder.mul(first, I64(size))
             numbers = load_lanes(builder, builder.add(address, offset), vector, size, mask)
-            equal = builder.fcmp_ordered("==", numbers, tops)
-            equal = builder.bitcast(equal if mask is None else builder.and_(equal, mask), bits)
+            equal = builder.bitcast(builder.fcmp_ordered("==", numbers, tops), bits)  # a lane that is off comes later
             store_lanes(builder, builder.fsub(numbers, tops), builder.add(out, offset), size, mask)
             here = builder.add(first, builder.zext(builder.cttz(equal, ir.Constant(ir.IntType(1), 0)), I64))
-            is_first = builder.and_(
-                builder.icmp_signed("<", builder.load(place), I64(0)), builder.icmp_signed("!=", equal, bits(0))
-            )
-            builder.store(builder.select(is_first, here, builder.load(place)), place)
+            found, none = builder.load(place), builder.icmp_signed("<", builder.load(place), I64(0))
+            is_first = builder.and_(none, builder.icmp_signed("!=", equal, bits(0)))
+            builder.store(builder.select(is_first, here, found), place)
 
         sweep(builder, count, vector.count, subtract)
         found = builder.load(place)
