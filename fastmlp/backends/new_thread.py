@@ -11,6 +11,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 WORD = 8  # bytes: the C library takes a set of cores as words of bits
 if sys.platform == "linux":
@@ -25,21 +26,22 @@ def start(work: Callable[[], None], elsewhere: bool) -> None:
     more threads.
     """
     allowed = os.sched_getaffinity(0) if sys.platform == "linux" else set()
-    if len(allowed) < 2:
+    here = LIBC.sched_getcpu() if len(allowed) > 1 else -1
+    if here not in allowed:
         _thread.start_new_thread(work, ())
         return
-    here = {LIBC.sched_getcpu()}
-    cores = allowed - here if elsewhere else here
+    cores = allowed - {here} if elsewhere else {here}
+    size = (max(cores) // (8 * WORD) + 1) * WORD
+    bits = sum(1 << core for core in cores).to_bytes(size, "little")
     placed = _thread.allocate_lock()
     placed.acquire()
 
     def begin() -> None:
         placed.acquire()  # a thread that is gone cannot be placed
-        os.sched_setaffinity(0, allowed)
+        with suppress(OSError):
+            os.sched_setaffinity(0, allowed)
         work()
 
     thread = _thread.start_new_thread(begin, ())
-    size = (max(cores) // (8 * WORD) + 1) * WORD
-    bits = sum(1 << core for core in cores).to_bytes(size, "little")
     LIBC.pthread_setaffinity_np(thread, size, bits)  # where the system refuses, nothing is lost but time
     placed.release()

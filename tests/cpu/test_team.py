@@ -148,6 +148,21 @@ def test_a_thread_begins_where_it_is_told_and_may_run_on_all(elsewhere, monkeypa
     assert after == [two] * 10
 
 
+@pytest.mark.skipif(sys.platform != "linux" or cores() == 1, reason="needs Linux and two cores")
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_a_thread_runs_where_the_system_refuses_to_place_it(elsewhere, monkeypatch):
+    def refuse(*_):
+        raise PermissionError
+
+    done = threading.Semaphore(0)
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    new_thread.start(done.release, elsewhere)
+    monkeypatch.setattr(new_thread.LIBC, "sched_getcpu", lambda: -1)  # not known
+    new_thread.start(done.release, elsewhere)
+    for _ in range(2):
+        assert done.acquire(timeout=5)
+
+
 def test_work_may_begin_anew_after_an_error():
     with pytest.raises(ZeroDivisionError):
         run_team(2, LARGE, lambda thread, team: 1 / 0)
