@@ -19,7 +19,7 @@ from fastmlp.backends.plan import means
 from fastmlp.dropout import NONE
 from fastmlp.errors import DataError
 from fastmlp.kernels.cpu import csr, sparse
-from fastmlp.kernels.cpu.product import publish
+from fastmlp.kernels.cpu.product import PUBLISHED, publish
 from fastmlp.kernels.cpu.vector import BFLOAT16
 from fastmlp.network import Layers, Network, layer_views
 from fastmlp.optimizers import Optimizer, Settings
@@ -27,9 +27,9 @@ from fastmlp.optimizers import Optimizer, Settings
 START = 4e7  # flop below which it does not pay to start a second thread
 
 
-def publish_all(network: Network, dtype: np.dtype, rounded: bool) -> None:
-    """Make what compiled code calls by name known to it; products round to bfloat16 where `rounded`."""
-    publish(BFLOAT16 if rounded else dtype.name)
+def publish_all(network: Network, dtype: np.dtype, real: str) -> None:
+    """Make what compiled code calls by name known to it: products of numbers of type `real`, and dropout."""
+    publish(real)
     if network.dropout:
         elements.publish_dropout(dtype)
 
@@ -39,7 +39,9 @@ class NumbaPlan:
 
     def __init__(self, network: Network, parameters: np.ndarray, threads: int, precision: str | None = None):
         self.rounded = precision == BFLOAT16
-        run_team(1, math.inf, lambda *_: publish_all(network, parameters.dtype, self.rounded))  # where no Ctrl-C comes
+        real = BFLOAT16 if self.rounded else parameters.dtype.name
+        if network.dropout or real not in PUBLISHED:  # to be compiled in a thread, where no Ctrl-C comes
+            run_team(1, math.inf, lambda *_: publish_all(network, parameters.dtype, real))
         self.network, self.sizes, self.dtype, self.threads = network, network.sizes, parameters.dtype, threads
         self.parameters = on_lines(1, len(parameters), self.dtype)[0, : len(parameters)]  # (P,)
         self.parameters[:] = parameters

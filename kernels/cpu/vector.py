@@ -1,5 +1,7 @@
 """The vector width of this CPU, and the few LLVM instructions the kernels are built from."""
 
+from functools import cache
+
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba.core import config
@@ -33,12 +35,18 @@ class BFloat(ir.Type):
         return hash(BFloat)
 
 
+@cache
+def host_features():
+    """Names of the host's instruction sets, asked for once: it takes as long as a short epoch."""
+    return frozenset(name for name, on in llvm.get_host_cpu_features().items() if on)
+
+
 def cpu_features():
     """Names of the instruction sets that Numba compiles for: the host's, unless NUMBA_CPU_NAME narrows them."""
     if config.CPU_FEATURES is not None:
         return {flag[1:] for flag in config.CPU_FEATURES.split(",") if flag.startswith("+")}
     if config.CPU_NAME is None:
-        return {name for name, on in llvm.get_host_cpu_features().items() if on}
+        return host_features()
     for features, names in NAMED.items():
         if config.CPU_NAME in names:
             return set(features)
