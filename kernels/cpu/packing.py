@@ -58,7 +58,7 @@ def release(typingctx, address):
 
 @intrinsic
 def prefetch(typingctx, address):
-    """Ask for the cache line at an address, and go on."""
+    """Ask for the cache line at an address, and go on; an address where there is nothing does no harm."""
 
     def generate(context, builder, signature, arguments):
         ask = declare(builder.module, "llvm.prefetch.p0", ir.VoidType(), [I8.as_pointer(), I32, I32, I32])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.sparse
+from test_bfloat16 import needs_bfloat16
 from tolerance import assert_close
 
 pytest.importorskip("numba")
@@ -22,30 +23,31 @@ def content(kind, n, I):
     if kind == "pixels":
         return rng.integers(0, 256, (n, I), dtype=np.uint8)
     X = rng.standard_normal((n, I)).astype(np.float32)
-    return X if kind == "dense" else scipy.sparse.csr_matrix(X * (X > 0))
+    return X if kind in ("dense", "bfloat16") else scipy.sparse.csr_matrix(X * (X > 0))
 
 
-def plan(name, sizes, threads):
+def plan(name, sizes, threads, precision=None):
     """A network whose biases count, too."""
     start = np.random.default_rng(2).standard_normal(parameter_count(sizes)).astype(np.float32) / 10
-    return backends.load(name).plan(Network(sizes, "tanh"), start, threads)
+    return backends.load(name).plan(Network(sizes, "tanh"), start, threads, precision)
 
 
 @pytest.mark.parametrize("threads", [2, 3])
 @pytest.mark.parametrize("n", [1, 5, 100, TILE])
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
-@pytest.mark.parametrize("kind", ["dense", "pixels", "csr"])
+@pytest.mark.parametrize("kind", ["dense", "pixels", "csr", pytest.param("bfloat16", marks=needs_bfloat16)])
 def test_threads_that_share_columns_predict_what_one_does(kind, sizes, n, threads, monkeypatch):
     X, calls, compute = content(kind, n, sizes[0]), [], compiled.logits_by_columns
-    alone = plan("numba", sizes, 1).logits(X)
+    precision = kind if kind == "bfloat16" else None
+    alone = plan("numba", sizes, 1, precision).logits(X)
     monkeypatch.setattr(numba_backend, "team_threads", lambda asked: asked)
     monkeypatch.setattr(numba_plan, "START", 0)
     monkeypatch.setattr(numba_ways, "WIDE", 0)
     monkeypatch.setattr(compiled, "logits_by_columns", lambda *task: calls.append(task[0]) or compute(*task))
-    together = plan("numba", sizes, threads).logits(X)
+    together = plan("numba", sizes, threads, precision).logits(X)
     assert sorted(calls) == list(range(threads))
     assert together.tobytes() == alone.tobytes()
-    if kind != "csr":  # which the numpy backend multiplies by SciPy, and is tested elsewhere
+    if kind in ("dense", "pixels"):  # the numpy backend multiplies CSR by SciPy, which is tested elsewhere
         assert_close(together, plan("numpy", sizes, 1).logits(X), "float32", "run")
 
 
