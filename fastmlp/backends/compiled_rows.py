@@ -99,7 +99,7 @@ def _list_for_gradient(x, thread, threads):
         return columns
 
     def listed(x, thread, threads):
-        first, last = share(x.bits.shape[1], thread, threads, 1)
+        first, last = share(len(x.bits), thread, threads, 1)
         sparse.list_rows(x, len(x.x), first, last)
 
     return listed

@@ -12,7 +12,7 @@ from fastmlp.backends.base import Rows, Totals
 from fastmlp.backends.compiled_task import DENSE, MARKED, SPARSE, Buffers, Panel
 from fastmlp.backends.compiled_update import L2, LINE
 from fastmlp.backends.numba_ops import moves_of
-from fastmlp.backends.numba_team import ROW, STEP, on_lines, run_team
+from fastmlp.backends.numba_team import ROW, STEP, run_team
 from fastmlp.backends.numba_ways import TILE, in_tiles
 from fastmlp.backends.plan import epoch_totals, means
 from fastmlp.dropout import step_key
@@ -34,11 +34,12 @@ class NumbaLearner:
         self.plan, self.optimizer, self.settings = plan, optimizer, settings
         self.rule = elements.rule(optimizer.rule.__name__, plan.dtype)
         count = parameter_count(plan.sizes)
-        self.g = on_lines(plan.threads, count, plan.dtype)  # (threads, P)
+        self.g = plan.pages.on_lines(plan.threads, count, plan.dtype)  # (threads, P)
         self.views = [plan.layers(g) for g in self.g]
-        self.state = on_lines(optimizer.states, count, plan.dtype)[:, :count]  # (S, P)
+        self.state = plan.pages.on_lines(optimizer.states, count, plan.dtype)[:, :count]  # (S, P)
         self.steps = 0
         self.batches, self.batch_kind = self.rooms(0, DENSE), DENSE
+        self.own: np.ndarray | None = None
 
     def prepare(self, rows: Rows, batch_size: int) -> None:
         """Make the buffers, and compile: an epoch of no steps."""
@@ -103,6 +104,8 @@ class NumbaLearner:
             order = np.arange(len(rows)) if rows.index is None else rows.index  # (epochs * N,)
             if len(self.batches[0].x) < batch_size or kind != self.batch_kind:
                 self.batches, self.batch_kind = self.rooms(batch_size, kind), kind
+            if self.own is None:  # room for `panel`
+                self.own = plan.pages.on_lines(1 + len(self.state), (plan.sizes[0] + 1) * plan.sizes[1], plan.dtype)
             lists = plan.with_lists(self.batches[0], rows, batch_size).marked
 
             def work(thread: int, team: int) -> None:
@@ -126,9 +129,10 @@ class NumbaLearner:
         shared = self.plan.buffers(n, kind)
         rooms = [shared]
         for _ in range(1, self.plan.threads):
-            x, marked = np.zeros_like(shared.x), shared.marked
+            x, marked = self.plan.pages.zeros(shared.x.shape, self.plan.dtype), shared.marked
             if kind == MARKED:
-                marked = sparse.room_for_marks(x)._replace(rows=marked.rows, row_counts=marked.row_counts)
+                marked = sparse.room_for_marks(x, self.plan.pages.zeros)
+                marked = marked._replace(rows=shared.marked.rows, row_counts=shared.marked.row_counts)
             rooms.append(shared._replace(x=x, marked=marked))
         return rooms
 
@@ -136,8 +140,7 @@ class NumbaLearner:
         """Room for the columns of the first layer that a thread owns during an epoch of small batches."""
         inputs, units = self.plan.sizes[:2]
         first, last = compiled_update.share.py_func(units, thread, threads, LINE // self.plan.dtype.itemsize)
-        count = (inputs + 1) * (last - first)
-        w, *s = on_lines(1 + len(self.state), count, self.plan.dtype)[:, :count]
+        w, *s = self.own[:, (inputs + 1) * first : (inputs + 1) * last]
         panel = Panel(first, last, moves_of(self.rule, w, self.g[thread : thread + 1], s, moves.h))
         for whole, part in self.columns(panel):
             part[:] = whole  # (I + 1, last - first)

@@ -13,8 +13,9 @@ from fastmlp.backends.base import Rows
 from fastmlp.backends.compiled_task import DENSE, MARKED, SPARSE, Buffers, Net, Task
 from fastmlp.backends.numba_learner import NumbaLearner
 from fastmlp.backends.numba_ops import activation_address, loss_address
-from fastmlp.backends.numba_team import ROW, on_lines, run_team
+from fastmlp.backends.numba_team import ROW, run_team
 from fastmlp.backends.numba_ways import TILE, by_columns
+from fastmlp.backends.pages import Pages
 from fastmlp.backends.plan import means
 from fastmlp.dropout import NONE
 from fastmlp.errors import DataError
@@ -25,6 +26,7 @@ from fastmlp.network import Layers, Network, layer_views
 from fastmlp.optimizers import Optimizer, Settings
 
 START = 4e7  # flop below which it does not pay to start a second thread
+HEAVY = int(__import__("os").environ.get("HEAVY", 2**18))  # bytes of parameters from which on huge pages pay
 
 
 def publish_all(network: Network, dtype: np.dtype, real: str) -> None:
@@ -43,7 +45,8 @@ class NumbaPlan:
         if network.dropout or real not in PUBLISHED:  # to be compiled in a thread, where no Ctrl-C comes
             run_team(1, math.inf, lambda *_: publish_all(network, parameters.dtype, real))
         self.network, self.sizes, self.dtype, self.threads = network, network.sizes, parameters.dtype, threads
-        self.parameters = on_lines(1, len(parameters), self.dtype)[0, : len(parameters)]  # (P,)
+        self.pages = Pages(large=parameters.nbytes >= HEAVY)
+        self.parameters = self.pages.zeros(parameters.shape, self.dtype)  # (P,)
         self.parameters[:] = parameters
         W, b = self.layers(self.parameters)
         kinds = tuple(activation_address(kind, self.dtype) for kind in network.kinds)
@@ -90,14 +93,18 @@ class NumbaPlan:
     def buffers(self, n: int, kind: str) -> Buffers:
         """Room for n rows on their way through the network; see `kind`."""
         inputs = 0 if kind == SPARSE else self.sizes[0]
-        x, *layers = (np.zeros((n, units), self.dtype) for units in (inputs, *self.sizes[1:]))
-        a = tuple(layers)
-        z = tuple(np.zeros_like(a[l]) if kept else a[l] for l, kept in enumerate(self.network.keeps_z))
-        h = tuple(map(np.zeros_like, a)) if self.network.dropout else a
-        marked: Any = sparse.room_for_marks(x) if kind == MARKED else None
+
+        def rows(units: int) -> np.ndarray:
+            return self.pages.zeros((n, units), self.dtype)
+
+        x, layers = rows(inputs), self.sizes[1:]
+        a, dz = tuple(map(rows, layers)), tuple(map(rows, layers))
+        z = tuple(rows(layers[l]) if kept else a[l] for l, kept in enumerate(self.network.keeps_z))
+        h = tuple(map(rows, layers)) if self.network.dropout else a
+        marked: Any = sparse.room_for_marks(x, self.pages.zeros) if kind == MARKED else None
         if kind == SPARSE:
             marked = csr.room_for_lists(0, 0, self.dtype)  # `with_lists` gives more
-        return Buffers(x, marked, z, a, h, tuple(map(np.zeros_like, a)))
+        return Buffers(x, marked, z, a, h, dz)
 
     def tiles(self, kind: str) -> list[Buffers]:
         """Room for a tile of rows for each thread."""

@@ -1,4 +1,4 @@
-"""A team of plain threads that runs compiled code, and arrays that its threads share."""
+"""A team of plain threads that runs compiled code."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
-
-from fastmlp.backends.compiled_update import LINE
 from fastmlp.backends.new_thread import start
 from fastmlp.backends.threads import ENDING, LISTEN, check_ending, cores
 from fastmlp.kernels.cpu.team import STOP, new_team
@@ -72,14 +69,3 @@ def run_team(threads: int, flop: float, work: Callable[[int, int], None]) -> Non
         raise interrupt
     if errors:
         raise errors[0]
-
-
-def on_lines(rows: int, n: int, dtype: np.dtype) -> np.ndarray:
-    """Zeros (rows, n or a few more), each row from the start of a cache line on.
-
-    Vectors then never straddle two lines, and threads that share a row by whole lines never write to the same one.
-    """
-    n = -(-n * dtype.itemsize // LINE) * LINE // dtype.itemsize
-    room = np.zeros(rows * n + LINE // dtype.itemsize, dtype)
-    start = -room.ctypes.data % LINE // dtype.itemsize
-    return room[start : start + rows * n].reshape(rows, n)

@@ -17,11 +17,13 @@ from .vector import (
     BYTES,
     I8,
     I16,
+    I32,
     I64,
     REALS,
     broadcast,
     declare,
     first_lanes,
+    has_compress,
     load,
     load_lanes,
     register_bytes,
@@ -31,37 +33,46 @@ from .vector import (
 
 GROUP = 4  # rows, or columns, that share a list: as many as the block of a product over a list has
 WORD = 64  # columns whose marks share an integer
+MARKS = 32  # marks looked at together
 SAMPLE = 256  # rows that speak for the others
-BYTE = 8  # marks looked at together
+BYTE = 8
 LOW = np.uint64(2**BYTE - 1)
+HALF = np.uint64(2**MARKS - 1)
 MOST = 2**16  # rows or columns that an entry of a list can name
 # PLACES[byte] names the bits of a byte that are set, lowest first; what follows them does not count.
 PLACES = np.array([sorted(range(BYTE), key=lambda bit: not byte >> bit & 1) for byte in range(2**BYTE)], np.uint16)
 
 
+# Steps that bring the marks of a word's groups, each set if any in the group is, to its lowest bits: shifted by so
+# many they are added, and what is not asked for is cleared.
+NEARER = ((1, 0), (2, 0x1111111111111111), (3, 0x0303030303030303), (6, 0x000F000F000F000F), (12, 0x000000FF000000FF),
+          (24, 0))  # fmt: skip
+
+
 class Marked(NamedTuple):
     """Rows with the places of their non-zeros; the compiled operations take it in the place of an array x.
 
-    A list has room for BYTE entries more than it can have: they are written eight at a time.
+    A list has room for MARKS entries more than it can have: they are written many at a time.
     """
 
     x: np.ndarray  # (N, I)
-    bits: np.ndarray  # (N, words) uint64: a mark a column that is not zero
-    columns: np.ndarray  # (N/GROUP, I + BYTE) uint16: of each group of rows, the columns to visit
+    bits: np.ndarray  # (words, N or a few more) uint64: of each row, a mark a column that is not zero
+    columns: np.ndarray  # (N/GROUP, I + MARKS) uint16: of each group of rows, the columns to visit
     column_counts: np.ndarray  # (N/GROUP,) int64
-    rows: np.ndarray  # (I/GROUP or more, N + BYTE) uint16: of each group of columns, the rows to visit
+    groups: np.ndarray  # (I/GROUP or more, N/MARKS) uint32: of each group of columns, a mark a row to visit
+    rows: np.ndarray  # (I/GROUP or more, N + MARKS) uint16: these rows
     row_counts: np.ndarray  # (I/GROUP or more,) int64
 
 
-def room_for_marks(x):
-    """A `Marked` for the buffer x (N, I), its lists not yet made."""
+def room_for_marks(x, zeros):
+    """A `Marked` for the buffer x (N, I), its lists not yet made, of arrays that zeros(shape, dtype) makes."""
     N, I = x.shape
-    words = -(-I // WORD)
+    words, looks = -(-I // WORD), -(-N // MARKS)
     groups = words * WORD // GROUP
     return Marked(
-        x, np.zeros((N, words), np.uint64),
-        np.zeros((N // GROUP, I + BYTE), np.uint16), np.zeros(N // GROUP, np.int64),
-        np.zeros((groups, N + BYTE), np.uint16), np.zeros(groups, np.int64),
+        x, zeros((words, looks * MARKS), np.uint64),
+        zeros((N // GROUP, I + MARKS), np.uint16), zeros((N // GROUP,), np.int64),
+        zeros((groups, looks), np.uint32), zeros((groups, N + MARKS), np.uint16), zeros((groups,), np.int64),
     )  # fmt: skip
 
 
@@ -73,25 +84,38 @@ def worth_marking(X):
     return bool((groups != 0).any(axis=1).mean() < 0.6)
 
 
-@intrinsic
-def nonzero_bits(typingctx, like, address, count):
-    """A bit for each of the first `count` numbers at an address, at most a register of them, that is not zero."""
-    name = str(like.dtype)
-    size, number = (1, I8) if name == "uint8" else (BYTES[name], REALS[name])
-    lanes = register_bytes() // size
+def make_marks(some):
+    """An intrinsic: a bit for each of WORD numbers at an address, or of the first `count` of them, that is not zero."""
 
     def generate(context, builder, signature, arguments):
-        _, address, count = arguments
-        vector = ir.VectorType(number, lanes)
-        numbers = load_lanes(builder, address, vector, size, first_lanes(builder, count, lanes))
-        if number == I8:
-            marks = builder.icmp_unsigned("!=", numbers, zeros(vector))
-        else:
-            marks = builder.fcmp_unordered("!=", numbers, zeros(vector))  # a NaN is not zero
-        marks = builder.bitcast(marks, ir.IntType(lanes))
-        return marks if lanes == WORD else builder.zext(marks, I64)
+        address, *count = arguments[1:]
+        name = str(signature.args[0].dtype)
+        size, number = (1, I8) if name == "uint8" else (BYTES[name], REALS[name])
+        lanes = min(register_bytes() // size, WORD)
+        vector, bits = ir.VectorType(number, lanes), I64(0)
+        for first in range(0, WORD, lanes):
+            mask = None
+            if some:
+                left = builder.sub(count[0], I64(first))
+                mask = first_lanes(builder, builder.select(builder.icmp_signed("<", left, I64(0)), I64(0), left), lanes)
+            numbers = load_lanes(builder, builder.add(address, I64(first * size)), vector, size, mask)
+            if number == I8:
+                marks = builder.icmp_unsigned("!=", numbers, zeros(vector))
+            else:
+                marks = builder.fcmp_unordered("!=", numbers, zeros(vector))  # a NaN is not zero
+            marks = builder.bitcast(marks, ir.IntType(lanes))
+            marks = marks if lanes == WORD else builder.shl(builder.zext(marks, I64), I64(first))
+            bits = builder.or_(bits, marks)
+        return bits
 
-    return types.uint64(like, types.int64, types.int64), generate
+    if some:
+        return intrinsic(
+            lambda typingctx, like, address, count: (types.uint64(like, types.int64, types.int64), generate)
+        )
+    return intrinsic(lambda typingctx, like, address: (types.uint64(like, types.int64), generate))
+
+
+marks_at, some_marks_at = make_marks(False), make_marks(True)
 
 
 @intrinsic
@@ -119,94 +143,114 @@ def add_places(typingctx, places, first, out):
 
 
 @intrinsic
-def register_lanes(typingctx, like):
-    """Numbers of the array's type in a register."""
-    lanes = register_bytes() // (like.dtype.bitwidth // 8)
+def squeeze(typingctx, marks, first, out):
+    """Put the places of MARKS marks that are set, `first` added to each, at address `out`; AVX-512 VBMI2."""
+    numbers, bits = ir.VectorType(I16, MARKS), ir.VectorType(ir.IntType(1), MARKS)
 
     def generate(context, builder, signature, arguments):
-        return I64(lanes)
+        marks, first, out = arguments
+        mask = builder.bitcast(builder.trunc(marks, I32), bits)
+        places = ir.Constant(numbers, list(range(MARKS)))
+        places = builder.add(places, broadcast(builder, builder.trunc(first, I16), numbers))
+        compress = declare(builder.module, "llvm.x86.avx512.mask.compress.v32i16", numbers, [numbers, numbers, bits])
+        store(builder, builder.call(compress, [places, zeros(numbers), mask]), out, 2)
+        return context.get_dummy_value()
 
-    return types.int64(like), generate
+    return types.void(types.uint64, types.int64, types.int64), generate
+
+
+@compiled
+def append_at_once(out, count, marks, first):
+    """Add the places of MARKS marks, counted from `first`, to the list at address `out`; returns its new length."""
+    squeeze(marks, first, out + 2 * count)
+    return count + count_bits(marks)
+
+
+@compiled
+def append_by_bytes(out, count, marks, first):
+    """`append_at_once` on any CPU."""
+    for bit in range(0, MARKS, BYTE):
+        byte = (marks >> np.uint64(bit)) & LOW
+        add_places(PLACES.ctypes.data + 2 * BYTE * np.int64(byte), first + bit, out + 2 * count)
+        count += count_bits(byte)
+    return count
+
+
+append = append_at_once if has_compress() else append_by_bytes
 
 
 @compiled
 def mark(X, order, first, last, bits):
-    """Set the bits (last - first, words) of the columns in which rows order[first:last] of X (M, I) are not zero."""
+    """Set the bits (words, last - first or more) of the columns in which rows order[first:last] of X are not zero.
+
+    X (M, I).
+    """
     I = X.shape[1]
-    size = X.itemsize
-    step = register_lanes(X)
+    word = WORD * X.itemsize
     for n in range(last - first):
         row = first + n if order is None else order[first + n]
         start = X.ctypes.data + row * X.strides[0]
-        for word in range(bits.shape[1]):
-            left = word * WORD
-            marks = np.uint64(0)
-            for i in range(left, min(left + WORD, I), step):
-                marks |= nonzero_bits(X, start + i * size, I - i) << np.uint64(i - left)
-            bits[n, word] = marks
-
-
-@compiled
-def append(out, count, byte, first):
-    """Add the places of a byte's marks, counted from `first`, to the list at address `out`; returns its new length."""
-    add_places(PLACES.ctypes.data + 2 * BYTE * np.int64(byte), first, out + 2 * count)
-    return count + count_bits(byte)
+        for i in range(I // WORD):
+            bits[i, n] = marks_at(X, start + i * word)
+        if I % WORD:
+            bits[I // WORD, n] = some_marks_at(X, start + I // WORD * word, I % WORD)
 
 
 @compiled
 def list_columns(marked, n):
     """Of each whole group of the first n rows, the columns in which any of them is not zero."""
+    bits = marked.bits
     for group in range(n // GROUP):
-        count = 0
-        first = group * GROUP
+        count, first = 0, group * GROUP
         out = marked.columns.ctypes.data + group * marked.columns.strides[0]
-        for word in range(marked.bits.shape[1]):
+        for word in range(len(bits)):
             marks = np.uint64(0)
             for row in range(first, first + GROUP):
-                marks |= marked.bits[row, word]
-            for byte in range(WORD // BYTE):
-                count = append(out, count, (marks >> np.uint64(BYTE * byte)) & LOW, word * WORD + byte * BYTE)
+                marks |= bits[word, row]
+            count = append(out, count, marks & HALF, word * WORD)
+            count = append(out, count, marks >> np.uint64(MARKS), word * WORD + MARKS)
         marked.column_counts[group] = count
 
 
-@compiled
-def marks_of_groups(marks):
-    """The marks of a word, one for each GROUP of them: set if any of the group is -> uint64 below 2**16."""
-    marks |= marks >> np.uint64(1)
-    marks = (marks | (marks >> np.uint64(2))) & np.uint64(0x1111111111111111)
-    marks = (marks | (marks >> np.uint64(3))) & np.uint64(0x0303030303030303)
-    marks = (marks | (marks >> np.uint64(6))) & np.uint64(0x000F000F000F000F)
-    marks = (marks | (marks >> np.uint64(12))) & np.uint64(0x000000FF000000FF)
-    return (marks | (marks >> np.uint64(24))) & np.uint64(0xFFFF)
+@intrinsic
+def mark_groups(typingctx, bits, out, step):
+    """Of MARKS rows, whose bits of a word lie at an address, the marks of its groups of columns.
 
+    A uint32 a group, a mark a row in which any of the group's columns is not zero, `step` bytes from group to group.
+    """
+    words, halves = ir.VectorType(I64, MARKS), ir.VectorType(I16, MARKS)
 
-@compiled
-def transpose_bits(block):
-    """The 8 x 8 bits of a uint64, a byte a row, transposed. Warren, "Hacker's Delight", 2013, section 7-3."""
-    swap = (block ^ (block >> np.uint64(7))) & np.uint64(0x00AA00AA00AA00AA)
-    block ^= swap ^ (swap << np.uint64(7))
-    swap = (block ^ (block >> np.uint64(14))) & np.uint64(0x0000CCCC0000CCCC)
-    block ^= swap ^ (swap << np.uint64(14))
-    swap = (block ^ (block >> np.uint64(28))) & np.uint64(0x00000000F0F0F0F0)
-    return block ^ swap ^ (swap << np.uint64(28))
+    def generate(context, builder, signature, arguments):
+        bits, out, step = arguments
+        marks = load(builder, bits, words, 8)
+        for distance, kept in NEARER:
+            marks = builder.or_(marks, builder.lshr(marks, ir.Constant(words, [distance] * MARKS)))
+            if kept:
+                marks = builder.and_(marks, ir.Constant(words, [kept] * MARKS))
+        marks = builder.trunc(marks, halves)
+        for group in range(WORD // GROUP):
+            lowest = builder.and_(marks, ir.Constant(halves, [1 << group] * MARKS))
+            found = builder.bitcast(builder.icmp_unsigned("!=", lowest, zeros(halves)), I32)
+            store(builder, found, builder.add(out, builder.mul(step, I64(group))), 4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), generate
 
 
 @compiled
 def list_rows(marked, n, first, last):
     """Of the column groups of words `first` to `last`, the rows among the first n in which any column is not zero."""
-    per_word = WORD // GROUP
-    rows, counts = marked.rows, marked.row_counts
-    counts[first * per_word : last * per_word] = 0
-    for top in range(0, n, BYTE):
-        for word in range(first, last):
-            left = right = np.uint64(0)  # of eight rows, the marks of eight groups, and of eight more
-            for row in range(min(BYTE, n - top)):
-                marks = marks_of_groups(marked.bits[top + row, word])
-                left |= (marks & LOW) << np.uint64(BYTE * row)
-                right |= (marks >> np.uint64(BYTE)) << np.uint64(BYTE * row)
-            left, right = transpose_bits(left), transpose_bits(right)
-            for i in range(BYTE):
-                for block, group in ((left, word * per_word + i), (right, word * per_word + BYTE + i)):
-                    byte = (block >> np.uint64(BYTE * i)) & LOW
-                    out = rows.ctypes.data + group * rows.strides[0]
-                    counts[group] = append(out, counts[group], byte, top)
+    bits, groups, rows = marked.bits, marked.groups, marked.rows
+    per_word, looks = WORD // GROUP, (n + MARKS - 1) // MARKS
+    beyond = looks * MARKS - n  # rows that are looked at with the last, and do not count
+    for word in range(first, last):
+        left = bits.ctypes.data + word * bits.strides[0]
+        right = groups.ctypes.data + word * per_word * groups.strides[0]
+        for look in range(looks):
+            mark_groups(left + look * MARKS * bits.itemsize, right + look * groups.itemsize, groups.strides[0])
+    for group in range(first * per_word, last * per_word):
+        groups[group, looks - 1] &= HALF >> np.uint64(beyond)
+        count, out = 0, rows.ctypes.data + group * rows.strides[0]
+        for look in range(looks):
+            count = append(out, count, np.uint64(groups[group, look]), look * MARKS)
+        marked.row_counts[group] = count

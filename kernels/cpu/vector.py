@@ -64,6 +64,11 @@ def has_bfloat16():
     return {"avx512f", "avx512bf16"} <= cpu_features()
 
 
+def has_compress():
+    """Whether the CPU moves chosen 16-bit lanes of a register together: AVX-512 VBMI2."""
+    return {"avx512f", "avx512vbmi2"} <= cpu_features()
+
+
 def on_x86():
     """Whether the process runs on an x86 CPU."""
     return llvm.get_process_triple().startswith(("x86_64", "i686", "amd64"))
