@@ -54,7 +54,6 @@ def loops(typingctx, real, kind, a, a_row, a_step, b, b_row, start, start_row, c
     type_, over_list = real.literal_value, kind.literal_value == LISTED
     most_rows, most_vectors = (LISTED_BLOCK if over_list else BLOCK)[register_bytes()]
     heights = [most_rows] if over_list else [most_rows, *(height for height in (8, 4, 2, 1) if height < most_rows)]
-    few = [height for height in heights if height not in (8, 2)]  # of a panel of one vector: the less to compile
     size = BYTES[type_]
     lanes = register_bytes() // size
 
@@ -73,23 +72,24 @@ def loops(typingctx, real, kind, a, a_row, a_step, b, b_row, start, start_row, c
 
         def emit_panel(vectors, across, mask=None):
             top = I64(0)  # rows done
-            for height in heights if vectors > 1 else few:
+            for height in heights:
                 blocks = builder.sdiv(builder.sub(M, top), I64(height))
+                if height == most_rows and not over_list:  # two rows at the end would wait for sums: 14 + 2 is 8 + 8
+                    two = builder.icmp_signed("!=", builder.and_(builder.srem(M, I64(height)), I64(2)), I64(0))
+                    fewer = builder.and_(two, builder.icmp_signed(">", blocks, I64(0)))
+                    blocks = builder.sub(blocks, builder.zext(fewer, I64))
                 with cgutils.for_range(builder, blocks) as block:
                     m = builder.add(top, builder.mul(block.index, I64(height)))
                     emit_deep_block(Shape(type_, height, vectors, lanes), m, across, mask)
                 top = builder.add(top, builder.mul(blocks, I64(height)))
 
-        done = I64(0)  # columns
-        for vectors in (most_vectors,) if over_list else (2, 1):
-            columns = I64(vectors * lanes)
-            panels = builder.sdiv(builder.sub(N, done), columns)
-            with cgutils.for_range(builder, panels) as place:
-                column = builder.add(done, builder.mul(place.index, columns))
-                emit_panel(vectors, builder.mul(column, I64(size)))
-            done = builder.add(done, builder.mul(panels, columns))
+        columns = I64(most_vectors * lanes)
+        panels = builder.sdiv(N, columns)
+        with cgutils.for_range(builder, panels) as place:
+            emit_panel(most_vectors, builder.mul(builder.mul(place.index, columns), I64(size)))
+        done = builder.mul(panels, columns)
         rest = builder.sub(N, done)
-        for vectors in range(1, most_vectors + 1) if over_list else (1,):
+        for vectors in range(1, most_vectors + 1):
             last = builder.sub(rest, I64((vectors - 1) * lanes))  # columns in the last vector
             some, fit = builder.icmp_signed(">", last, I64(0)), builder.icmp_signed("<=", last, I64(lanes))
             with builder.if_then(builder.and_(some, fit)):
