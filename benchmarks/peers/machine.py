@@ -19,7 +19,9 @@ def cores() -> int:
 
 
 def limit_threads(threads: int, by_variables: bool = True) -> None:
-    """No more than `threads` in any library, here and in processes to come, and, on Linux, no more cores.
+    """No more than `threads` in any library of processes to come, and, on Linux, no more cores.
+
+    Here NumPy gets one thread: results are judged here, and a second would spin on while the next library is timed.
 
     Without `by_variables` cores alone set the limit; joblib may then share them out among its workers, as it does by
     setting the same variables where they are not set.
@@ -28,7 +30,7 @@ def limit_threads(threads: int, by_variables: bool = True) -> None:
         os.environ.update(dict.fromkeys(VARIABLES, str(threads)))
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    threadpool_limits(threads)  # of NumPy, which has been imported
+    threadpool_limits(1)
 
 
 def cpuinfo(field: str) -> str:
