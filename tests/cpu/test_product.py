@@ -318,7 +318,7 @@ def test_nothing_beyond_the_operands_is_touched(program):
 NARROW = """
 import sys
 import numpy as np
-import test_kernels, test_numba_plan, test_product
+import test_kernels, test_numba_plan, test_product, test_sparse
 from fastmlp.kernels.cpu.vector import has_fma, register_bytes
 assert register_bytes() == int(sys.argv[1]), register_bytes()
 assert has_fma() == (sys.argv[2] == "True")
@@ -328,6 +328,7 @@ test_product.check_far_apart("float32")
 if sys.platform != "win32":
     test_product.check_fences("float32")
 test_kernels.check_ops("float32")
+test_sparse.check_all_lists()
 test_numba_plan.check_epochs("float32", (19, 23, 5), "momentum", 2, ("phases",), more=False)
 print("done")
 """
