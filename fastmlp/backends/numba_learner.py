@@ -39,7 +39,7 @@ class NumbaLearner:
         self.state = plan.pages.on_lines(optimizer.states, count, plan.dtype)[:, :count]  # (S, P)
         self.steps = 0
         self.batches, self.batch_kind = self.rooms(0, DENSE), DENSE
-        self.own: np.ndarray | None = None
+        self.own = np.empty((0, 0), plan.dtype)  # room for panels, made when first asked for
 
     def prepare(self, rows: Rows, batch_size: int) -> None:
         """Make the buffers, and compile: an epoch of no steps."""
@@ -104,7 +104,7 @@ class NumbaLearner:
             order = np.arange(len(rows)) if rows.index is None else rows.index  # (epochs * N,)
             if len(self.batches[0].x) < batch_size or kind != self.batch_kind:
                 self.batches, self.batch_kind = self.rooms(batch_size, kind), kind
-            if self.own is None:  # room for `panel`
+            if not len(self.own):
                 self.own = plan.pages.on_lines(1 + len(self.state), (plan.sizes[0] + 1) * plan.sizes[1], plan.dtype)
             lists = plan.with_lists(self.batches[0], rows, batch_size).marked
 

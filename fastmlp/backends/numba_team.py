@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import _thread
 from collections.abc import Callable
 from functools import partial
 
@@ -36,7 +36,10 @@ def run_team(threads: int, flop: float, work: Callable[[int, int], None]) -> Non
         work(0, team.ctypes.data)
         return
     errors: list[BaseException] = []
-    left = [threading.Event() for _ in range(threads)]
+    left = [False] * threads
+    waits = [_thread.allocate_lock() for _ in range(threads)]  # plain locks: an Event takes its thread far longer
+    for lock in waits:
+        lock.acquire()
 
     def member(thread: int) -> None:
         try:
@@ -45,7 +48,8 @@ def run_team(threads: int, flop: float, work: Callable[[int, int], None]) -> Non
             errors.append(error)
             team[STOP] = 1
         finally:
-            left[thread].set()
+            left[thread] = True
+            waits[thread].release()
 
     for thread in range(brief, threads):
         try:
@@ -53,16 +57,15 @@ def run_team(threads: int, flop: float, work: Callable[[int, int], None]) -> Non
         except RuntimeError as error:  # the system gives no more threads: those that run must not wait for this one
             errors.append(error)
             team[STOP] = 1
-            for event in left[thread:]:
-                event.set()
+            left[thread:] = [True] * (threads - thread)
             break
     if brief:
         member(0)
     interrupt: KeyboardInterrupt | None = None
-    for event in left:
-        while not event.is_set():  # not Thread.join: interrupted once, it would not wait again
+    for thread, lock in enumerate(waits):
+        while not left[thread]:  # not Thread.join: interrupted once, it would not wait again
             try:
-                event.wait(LISTEN)
+                lock.acquire(timeout=LISTEN)
             except KeyboardInterrupt as error:
                 interrupt, team[STOP] = error, 1
     if interrupt is not None:
