@@ -37,6 +37,7 @@ class NumbaLearner:
         self.g = plan.pages.on_lines(plan.threads, count, plan.dtype)  # (threads, P)
         self.views = [plan.layers(g) for g in self.g]
         self.state = plan.pages.on_lines(optimizer.states, count, plan.dtype)[:, :count]  # (S, P)
+        self.step = np.array(step_scalars(optimizer.rule, 0.0, settings, 1, plan.dtype))  # (8,) what all steps share
         self.steps = 0
         self.batches, self.batch_kind = self.rooms(0, DENSE), DENSE
         self.own = np.empty((0, 0), plan.dtype)  # room for panels, made when first asked for
@@ -70,10 +71,12 @@ class NumbaLearner:
         """
         t = self.steps + 1 + np.arange(len(rates))  # (steps,)
         h = np.empty((2, len(rates), len(Step._fields)), self.plan.dtype)
-        h[:] = step_scalars(self.optimizer.rule, 0.0, self.settings, 1, self.plan.dtype)
+        h[:] = self.step
         h[:, :, RATE] = corrected_rates(self.optimizer.rule, rates, self.settings, t)
-        h[0, :, L2] = 0 if l2 is None else l2
-        h[0, :, SHRINK] = rates * self.settings.weight_decay
+        if l2 is not None:
+            h[0, :, L2] = l2
+        if self.settings.weight_decay:
+            h[0, :, SHRINK] = rates * self.settings.weight_decay
         return h
 
     def run(self, rows: Rows, batch_size: int, h: np.ndarray, rule: int, epochs: int = 1) -> np.ndarray:
@@ -94,7 +97,7 @@ class NumbaLearner:
         kind = plan.kind(rows.X)
         if tiled:
             tiles = [plan.with_lists(tile, rows, TILE) for tile in plan.tiles(kind)[:threads]]
-            if not share:  # nothing is left out now, where the network has room for what stays
+            if plan.network.dropout and not share:  # nothing is left out now: what stays needs no room
                 tiles = [tile._replace(h=tile.a) for tile in tiles]
 
             def work(thread: int, team: int) -> None:
