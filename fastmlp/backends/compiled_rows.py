@@ -14,15 +14,35 @@ from fastmlp.backends.numpy import PIXEL
 from fastmlp.kernels.cpu import csr, fused, sparse
 from fastmlp.kernels.cpu.cache import compiled, overload
 from fastmlp.kernels.cpu.call import array_at
+from fastmlp.kernels.cpu.packing import round_rows
 
 
 def take_rows(X, order, first, last, buffer):
-    """Rows order[first:last] of X (M, I) as numbers for the first layer (n, I): in `buffer`, or where they lie."""
+    """Rows order[first:last] of X (M, I) as numbers for the first layer (n, I): in `buffer`, or where they lie.
+
+    A buffer of uint16 is for bfloat16.
+    """
 
 
 @overload(take_rows)
 def _take_rows(X, order, first, last, buffer):
     pixel = PIXEL if X.dtype == types.uint8 else 1
+    if buffer.dtype == types.uint16:
+        ready = X.dtype == types.float32 and X.layout == "C"
+
+        def rounded_to_bfloat16(X, order, first, last, buffer):
+            x, I = buffer[: last - first], X.shape[1]
+            scaled = np.empty((1, 0 if ready else I), np.float32)
+            for n in range(last - first):
+                row, to = csr.place(order, first + n), x.ctypes.data + n * x.strides[0]
+                if ready:
+                    round_rows(X.ctypes.data + row * X.strides[0], 0, 1, I, to, 0)
+                else:
+                    fused.scale(X[row : row + 1], np.float32(pixel), scaled)
+                    round_rows(scaled.ctypes.data, 0, 1, I, to, 0)
+            return x
+
+        return rounded_to_bfloat16
     if order is types.none and X.dtype == buffer.dtype and X.layout == "C":
 
         def where_they_lie(X, order, first, last, buffer):

@@ -23,7 +23,7 @@ class Net(NamedTuple):
 class Buffers(NamedTuple):
     """Rows on their way through the network."""
 
-    x: Any  # (n, I)
+    x: Any  # (n, I), of uint16 where products round to bfloat16
     marked: Any  # x with the places of its non-zeros; None: no zeros are skipped; room for the lists of CSR rows
     z: Any  # z[l] (n, H_l); a[l] itself where the activation needs no z beside it
     a: Any  # a[l] (n, H_l)

@@ -132,7 +132,7 @@ class NumbaLearner:
         shared = self.plan.buffers(n, kind)
         rooms = [shared]
         for _ in range(1, self.plan.threads):
-            x, marked = self.plan.pages.zeros(shared.x.shape, self.plan.dtype), shared.marked
+            x, marked = self.plan.input_rows(*shared.x.shape), shared.marked
             if kind == MARKED:
                 marked = sparse.room_for_marks(x, self.plan.pages.zeros)
                 marked = marked._replace(rows=shared.marked.rows, row_counts=shared.marked.row_counts)

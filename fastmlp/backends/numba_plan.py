@@ -20,6 +20,7 @@ from fastmlp.backends.plan import means
 from fastmlp.dropout import NONE
 from fastmlp.errors import DataError
 from fastmlp.kernels.cpu import csr, sparse
+from fastmlp.kernels.cpu.packing import PAIRED
 from fastmlp.kernels.cpu.product import PUBLISHED, publish
 from fastmlp.kernels.cpu.vector import BFLOAT16
 from fastmlp.network import Layers, Network, layer_views
@@ -90,6 +91,13 @@ class NumbaPlan:
         """Whether products skip the zeros of X (N, I)."""
         return not self.rounded and sparse.worth_marking(X)
 
+    def input_rows(self, n: int, inputs: int) -> np.ndarray:
+        """Room for n rows of the input; of bfloat16 as uint16, with room beside them, where products round to it."""
+        if not self.rounded:
+            return self.pages.zeros((n, inputs), self.dtype)
+        lines = (-(-inputs // PAIRED) + 1) | 1  # an odd number of cache lines: rows do not fall on each other
+        return self.pages.zeros((n, lines * PAIRED), np.dtype(np.uint16))[:, :inputs]
+
     def buffers(self, n: int, kind: str) -> Buffers:
         """Room for n rows on their way through the network; see `kind`."""
         inputs = 0 if kind == SPARSE else self.sizes[0]
@@ -97,7 +105,7 @@ class NumbaPlan:
         def rows(units: int) -> np.ndarray:
             return self.pages.zeros((n, units), self.dtype)
 
-        x, layers = rows(inputs), self.sizes[1:]
+        x, layers = self.input_rows(n, inputs), self.sizes[1:]
         a, dz = tuple(map(rows, layers)), tuple(map(rows, layers))
         z = tuple(rows(layers[l]) if kept else a[l] for l, kept in enumerate(self.network.keeps_z))
         h = tuple(map(rows, layers)) if self.network.dropout else a

@@ -21,6 +21,7 @@ from .vector import (
     BFloat,
     declare,
     first_lanes,
+    load,
     load_lanes,
     pointer,
     register_bytes,
@@ -29,7 +30,8 @@ from .vector import (
 )
 
 LANES = 16  # float32 in a register of a CPU with AVX-512 BF16
-PAIR = 4  # bytes of two bfloat16
+SINGLE, PAIR = 2, 4  # bytes of one bfloat16, and of two
+PAIRED = 2 * LANES  # bfloat16 of a row that `pair_rows` reads at a time
 LINE = 64  # bytes of a cache line
 
 
@@ -177,6 +179,37 @@ SIDE_BY_SIDE = list(range(2 * LANES))
 IN_TURNS = [place // 2 + place % 2 * LANES for place in range(2 * LANES)]
 neighbours, some_neighbours = make_rounding(SIDE_BY_SIDE, False), make_rounding(SIDE_BY_SIDE, True)
 pairs, some_pairs = make_rounding(IN_TURNS, False), make_rounding(IN_TURNS, True)
+
+
+@intrinsic
+def weave(typingctx, low, high, both, to):
+    """Put 32 pairs of bfloat16 at `to`: one from address `low`, and one from `high`, or a zero if not `both`."""
+    row = ir.VectorType(I16, PAIRED)
+
+    def generate(context, builder, signature, arguments):
+        low, high, both, to = arguments
+        there = builder.select(builder.icmp_signed("!=", both, I64(0)), I64(PAIRED), I64(0))
+        rows = load(builder, low, row, 2), load_lanes(builder, high, row, 2, first_lanes(builder, there, PAIRED))
+        for half in range(2):
+            order = [half * LANES + place // 2 + place % 2 * PAIRED for place in range(PAIRED)]
+            places = ir.Constant(ir.VectorType(I32, PAIRED), order)
+            store(builder, builder.shuffle_vector(*rows, places), builder.add(to, I64(half * LINE)), 2)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), generate
+
+
+@compiled
+def pair_rows(source, row, columns, K, to, to_row):
+    """K rows of bfloat16 as pairs of one above the other, a zero below the last if it is alone.
+
+    Columns are read, and pairs written, PAIRED at a time: there is room beyond the last.
+    """
+    for k in range(0, K, 2):
+        low, out, both = source + k * row, to + k // 2 * to_row, k + 1 < K
+        for _ in range(0, columns, PAIRED):
+            weave(low, low + row, both, out)
+            low, out = low + LINE, out + 2 * LINE
 
 
 @compiled

@@ -18,7 +18,19 @@ from numba.extending import intrinsic
 
 from .cache import KERNELS, with_cache
 from .microkernel import PLAIN, Matrix, Shape, emit_block
-from .packing import LINE, PAIR, copy_numbers, prefetch, release, reserve, round_columns, round_rows, turn_numbers
+from .packing import (
+    LINE,
+    PAIR,
+    SINGLE,
+    copy_numbers,
+    pair_rows,
+    prefetch,
+    release,
+    reserve,
+    round_columns,
+    round_rows,
+    turn_numbers,
+)
 from .vector import BFLOAT16, BYTES, I64, declare, first_lanes, register_bytes
 
 # Rows and vectors of the largest block, by bytes of a register. AVX-512 has 32 registers: 28 accumulate, 2 hold B and
@@ -203,7 +215,9 @@ def product(real):
 def rounded_product(real):
     """A product of float32 rounded to bfloat16 on their way to the registers; sums stay float32.
 
-    The numbers of A are neighbours either along k or from row to row, and so are those of B.
+    The numbers of A are neighbours either along k or from row to row, and so are those of B. A may be rounded already,
+    which the bytes between its neighbours tell: then a zero follows an odd K along k, and where numbers are neighbours
+    from row to row there is room for `pair_rows` to read on.
     """
     most_rows, deep, width = 8 * LEAST_ROWS, 2 * DEPTH, panel_bytes()  # numbers are half as long
     row, step = deep // 2 * PAIR + LINE, most_rows * PAIR + LINE  # from row to row, or from k to k
@@ -212,17 +226,20 @@ def rounded_product(real):
     def multiply(a, a_row, a_step, b, b_row, b_step, start, start_row, c, c_row, gate, gate_row, M, N, K, finish):
         room = reserve(panel + columns * row + max(most_rows * row, deep // 2 * step))
         upright = room + panel  # columns of B, before they are turned
-        left = upright + columns * row
-        left_row, left_step = (row, PAIR) if a_step == PAIR else (PAIR, step)
+        copy = upright + columns * row
+        left_row, left_step = (row, PAIR) if a_step == PAIR else (a_row, PAIR) if a_step == SINGLE else (PAIR, step)
         for k in range(0, max(K, 1), deep):
             pieces, ending = min(deep, K - k), finish if k + deep >= K else PLAIN
             begin, begin_row = (c, c_row) if k else (start, start_row)
             most = min(most_rows, max(1, BLOCK_OF_A * 2 // PAIR // max(pieces, 1) // LEAST_ROWS) * LEAST_ROWS)
             for m in range(0, M, most):
                 rows, source = min(most, M - m), a + k * a_step + m * a_row
-                if a_step == PAIR:
+                left = source if a_step == SINGLE else copy
+                if a_row == SINGLE:
+                    pair_rows(source, a_step, rows, pieces, left, step)
+                elif a_step == PAIR:
                     round_rows(source, a_row, rows, pieces, left, row)
-                else:
+                elif a_step != SINGLE:
                     round_columns(source, a_step, rows, pieces, left, step)
                 for n in range(0, N, columns):
                     across, to = min(columns, N - n), n * PAIR
