@@ -182,6 +182,28 @@ def oracle_logits(x, W, b):
 
 
 @needs_bfloat16
+@pytest.mark.parametrize("batch", [61, LARGE + 7])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_rows_are_rounded_alike_however_they_lie(batch, threads, monkeypatch):
+    monkeypatch.setattr(numba_backend, "team_threads", lambda asked: asked)
+    monkeypatch.setattr(numba_ways, "SMALL", 0)
+    sizes, rng = (45, 23, 5), np.random.default_rng(2)
+    pixels = rng.integers(0, 256, (batch + 20, 45), np.uint8)
+    floats = pixels * np.float32(1 / 255)  # as `fused.gather` scales them
+    y, start = rng.integers(0, 5, batch + 20).astype(np.int32), initialise(sizes, rng, np.dtype(np.float32))
+    order = rng.permutation(batch + 20)[:batch]
+    for index in (None, order):
+        found = []
+        for X in (floats, pixels, np.asfortranarray(floats), np.repeat(floats, 2, axis=0)[::2]):
+            plan = backends.load("numba").plan(Network(sizes), start, threads, BFLOAT16)
+            learner = plan.learner(find("momentum"), Settings())
+            rows = Rows(X[: batch + 20], y, index)
+            learner.epoch(rows, batch, np.full(-(-len(rows) // batch), 0.1))
+            found.append((plan.parameters.tobytes(), plan.logits(X).tobytes()))
+        assert found == found[:1] * len(found)
+
+
+@needs_bfloat16
 @pytest.mark.parametrize("batch", [16, "full"])
 def test_it_learns_saves_and_predicts(blobs, tmp_path, batch):
     fit = partial(train, *blobs, hidden=(8,), epochs=40, batch_size=batch, learning_rate=0.3, progress=False)

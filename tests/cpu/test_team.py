@@ -17,7 +17,7 @@ from fastmlp.kernels.cpu.cache import for_python
 from fastmlp.kernels.cpu.team import STOP, atomic_add, atomic_load, barrier, new_team, stopped
 from numba import njit
 
-from fastmlp.backends import new_thread
+from fastmlp.backends import new_thread, numba_team
 from fastmlp.backends.numba_team import BRIEF, run_team
 from fastmlp.backends.threads import cores
 
@@ -113,6 +113,23 @@ def test_a_thread_that_raises_stops_the_others_and_its_error_arrives(threads, fl
     with pytest.raises(ValueError, match="the last"):
         run_team(threads, flop, work)
     assert returned == [False] * (threads - 1)
+    assert time.perf_counter() - began < 2
+    assert settled(before)
+
+
+@pytest.mark.parametrize("flop", [1, LARGE])
+def test_a_thread_that_the_system_does_not_give_is_not_waited_for(flop, monkeypatch):
+    wait_for_stop(new_team().ctypes.data, 1)  # compiled now
+
+    def refused(work, elsewhere, start=numba_team.start):
+        if work.args == (2,):
+            raise RuntimeError("can't start new thread")
+        start(work, elsewhere)
+
+    monkeypatch.setattr(numba_team, "start", refused)
+    began, before = time.perf_counter(), running()
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        run_team(4, flop, lambda thread, team: wait_for_stop(team, 4))
     assert time.perf_counter() - began < 2
     assert settled(before)
 
