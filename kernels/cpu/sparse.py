@@ -34,8 +34,9 @@ from .vector import (
 GROUP = 4  # rows, or columns, that share a list: as many as the block of a product over a list has
 WORD = 64  # columns whose marks share an integer
 MARKS = 32  # marks looked at together
+APART = 8  # numbers more a word, a cache line: at a power of two a row's words would fall on each other in the cache
 SAMPLE = 256  # rows that speak for the others
-BYTE = 8
+BYTE = 8  # bits
 LOW = np.uint64(2**BYTE - 1)
 HALF = np.uint64(2**MARKS - 1)
 MOST = 2**16  # rows or columns that an entry of a list can name
@@ -43,8 +44,8 @@ MOST = 2**16  # rows or columns that an entry of a list can name
 PLACES = np.array([sorted(range(BYTE), key=lambda bit: not byte >> bit & 1) for byte in range(2**BYTE)], np.uint16)
 
 
-# Steps that bring the marks of a word's groups, each set if any in the group is, to its lowest bits: shifted by so
-# many they are added, and what is not asked for is cleared.
+# Steps that bring the marks of a word's groups, each set if any in the group is, to the word's lowest bits: the word is
+# joined with itself, shifted by so many bits, and only these are kept; 0 keeps all.
 NEARER = ((1, 0), (2, 0x1111111111111111), (3, 0x0303030303030303), (6, 0x000F000F000F000F), (12, 0x000000FF000000FF),
           (24, 0))  # fmt: skip
 
@@ -56,7 +57,7 @@ class Marked(NamedTuple):
     """
 
     x: np.ndarray  # (N, I)
-    bits: np.ndarray  # (words, N or a few more) uint64: of each row, a mark a column that is not zero
+    bits: np.ndarray  # (words, more than N) uint64: of each row, a mark a column that is not zero
     columns: np.ndarray  # (N/GROUP, I + MARKS) uint16: of each group of rows, the columns to visit
     column_counts: np.ndarray  # (N/GROUP,) int64
     groups: np.ndarray  # (I/GROUP or more, N/MARKS) uint32: of each group of columns, a mark a row to visit
@@ -70,7 +71,7 @@ def room_for_marks(x, zeros):
     words, looks = -(-I // WORD), -(-N // MARKS)
     groups = words * WORD // GROUP
     return Marked(
-        x, zeros((words, looks * MARKS), np.uint64),
+        x, zeros((words, looks * MARKS + APART), np.uint64),
         zeros((N // GROUP, I + MARKS), np.uint16), zeros((N // GROUP,), np.int64),
         zeros((groups, looks), np.uint32), zeros((groups, N + MARKS), np.uint16), zeros((groups,), np.int64),
     )  # fmt: skip
