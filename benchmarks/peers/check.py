@@ -52,8 +52,8 @@ def allowed(job: Job, steps: int) -> Allowed:
 
 
 def reference(job: Job) -> Ours:
-    """The numpy backend at its start, in float32."""
-    found = Ours(job._replace(precision="float32"), "numpy")
+    """The numpy backend at its start, in float32, on one thread: a second would spin on while others are timed."""
+    found = Ours(job._replace(precision="float32", threads=1), "numpy")
     found.restart()
     return found
 
