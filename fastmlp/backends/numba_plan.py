@@ -27,7 +27,7 @@ from fastmlp.network import Layers, Network, layer_views
 from fastmlp.optimizers import Optimizer, Settings
 
 START = 4e7  # flop below which it does not pay to start a second thread
-HEAVY = 2**18  # bytes of parameters from which on huge pages pay
+HEAVY = 2**18  # bytes of parameters from which on all memory is of huge pages; below, it makes no difference
 
 
 def publish_all(network: Network, dtype: np.dtype, real: str) -> None:

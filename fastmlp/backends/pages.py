@@ -1,7 +1,7 @@
 """Memory for the arrays of a network on compiled kernels.
 
-A core keeps in mind where a few dozen pages lie, and asks a slower table for others. A large network's weights, and
-the rows that pass through it, fill hundreds of the usual pages of 4 kB: products then wait for the table.
+A core keeps in mind where about a hundred pages lie, and asks a slower table for others. A large network's weights,
+and the rows that pass through it, fill hundreds of the usual pages of 4 kB: products then wait for the table.
 """
 
 from __future__ import annotations

@@ -42,8 +42,6 @@ HALF = np.uint64(2**MARKS - 1)
 MOST = 2**16  # rows or columns that an entry of a list can name
 # PLACES[byte] names the bits of a byte that are set, lowest first; what follows them does not count.
 PLACES = np.array([sorted(range(BYTE), key=lambda bit: not byte >> bit & 1) for byte in range(2**BYTE)], np.uint16)
-
-
 # Steps that bring the marks of a word's groups, each set if any in the group is, to the word's lowest bits: the word is
 # joined with itself, shifted by so many bits, and only these are kept; 0 keeps all.
 NEARER = ((1, 0), (2, 0x1111111111111111), (3, 0x0303030303030303), (6, 0x000F000F000F000F), (12, 0x000000FF000000FF),
