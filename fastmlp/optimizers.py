@@ -141,3 +141,16 @@ def step_scalars(
     corrected = corrected_rates(rule, rate, settings, t)
     numbers = corrected, l2, rate * settings.weight_decay, beta, 1 - beta, beta2, 1 - beta2, settings.epsilon
     return Step(*map(dtype.type, numbers))
+
+
+def step_table(
+    rule: Callable[..., None], rates: np.ndarray, settings: Settings, first: int, dtype: np.dtype, l2: np.ndarray
+) -> np.ndarray:
+    """`step_scalars` of many steps, of which `first` is the first: a row each. rates, l2 (n,) -> (n, 8)."""
+    table = np.empty((len(rates), len(Step._fields)), dtype)
+    table[:] = step_scalars(rule, 0.0, settings, 1, dtype)
+    numbers = Step(*table.T)
+    numbers.rate[:] = corrected_rates(rule, rates, settings, first + np.arange(len(rates)))
+    numbers.l2[:] = l2
+    numbers.shrink[:] = rates * settings.weight_decay
+    return table

@@ -6,7 +6,7 @@ import pytest
 from tolerance import assert_close
 
 from fastmlp import OptionError
-from fastmlp.optimizers import OPTIMIZERS, Settings, Step, find, step_scalars
+from fastmlp.optimizers import OPTIMIZERS, Settings, Step, find, step_scalars, step_table
 
 RULES = sorted(OPTIMIZERS)
 P = 16384 * 2 + 5  # more parameters than one chunk
@@ -97,3 +97,15 @@ def test_an_unknown_name_is_refused_with_the_list():
         OptionError, match=r"optimizer: expected one of sgd, momentum, nesterov, adam, .*; got 'rmsprop'"
     ):
         find("rmsprop")
+
+
+@pytest.mark.parametrize("rule", OPTIMIZERS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_table_has_the_numbers_of_each_step(rule, dtype):
+    found, settings, dtype = find(rule).rule, Settings(beta=0.8, weight_decay=0.3), np.dtype(dtype)
+    rates, l2 = np.linspace(0.1, 0.01, 7), np.linspace(0, 0.2, 7)
+    table = step_table(found, rates, settings, 5, dtype, l2)
+    assert table.dtype == dtype
+    for t in range(7):
+        want = step_scalars(found, rates[t], settings, 5 + t, dtype, l2[t])
+        np.testing.assert_allclose(table[t], want, rtol=1000 * np.finfo(dtype).eps)  # 1 - beta^t cancels

@@ -9,11 +9,12 @@ from typing import Any
 import cupy
 import numpy as np
 
-from fastmlp.backends.base import Array
+from fastmlp.backends.base import Array, Rows
 from fastmlp.errors import DataError
 
 BLOCK = 2**23  # bytes of a block: large enough for the full rate of the bus, small beside the data
 SMALL = 2**20  # bytes that are not worth a detour
+ALIGNED = 16  # bytes that the places in an `Upload` divide by
 
 
 def upload(host: np.ndarray) -> Array:
@@ -79,6 +80,41 @@ def with_room(make: Callable[[], Array]) -> Array:
 def pinned(size: int) -> np.ndarray:
     """`size` bytes that the card can read while the host goes on."""
     return np.frombuffer(cupy.cuda.alloc_pinned_memory(size), np.uint8, size)
+
+
+def rows_at(rows: Rows, visits: slice) -> slice | np.ndarray:
+    """Where the rows of some visits stand."""
+    return visits if rows.index is None else rows.index[visits]
+
+
+class Upload:
+    """Arrays on the card, side by side, that one copy fills from the same places in pinned memory.
+
+    Parameters
+    ----------
+    parts
+        The type and shape of each array, by name.
+    """
+
+    def __init__(self, **parts: tuple[Any, tuple[int, ...]]):
+        sizes = [
+            -(-np.dtype(dtype).itemsize * int(np.prod(shape)) // ALIGNED) * ALIGNED for dtype, shape in parts.values()
+        ]
+        ends = np.cumsum([0, *sizes])
+        self.source, self.target = pinned(int(ends[-1])), cupy.empty(int(ends[-1]), np.uint8)
+
+        def views(memory: Any) -> dict[str, Any]:
+            found = {}
+            for start, (name, (dtype, shape)) in zip(ends, parts.items(), strict=False):
+                size = np.dtype(dtype).itemsize * int(np.prod(shape))
+                found[name] = memory[start : start + size].view(dtype).reshape(shape)
+            return found
+
+        self.host, self.device = views(self.source), views(self.target)
+
+    def send(self) -> None:
+        """Copy all. The host's side may be written again when the stream has got so far."""
+        self.target.set(self.source)
 
 
 class Staging:

@@ -37,14 +37,14 @@ class Delta(NamedTuple):
 
 
 class StepKey(NamedTuple):
-    """The key of the step at hand, where the GPU finds it; `fastmlp.network` adds the layer."""
+    """The key of the step at hand, which the GPU finds; `fastmlp.network` adds the layer."""
 
-    key: Array  # (1,) uint64
+    epoch: cuda.Epoch
     layer: int = 0
 
     def __add__(self, layer: np.uint64) -> StepKey:  # type: ignore[override]
         """The key of a layer."""
-        return StepKey(self.key, self.layer + int(layer))
+        return StepKey(self.epoch, self.layer + int(layer))
 
 
 @dataclass
@@ -73,7 +73,7 @@ class CupyOps:
 
     def dropout(self, a: Array | Delta, share: float, key: StepKey, first: int, out: Array | Delta) -> None:
         """out = a / (1 - share) where the unit stays in, else 0. a (N, H) -> out (N, H); of a delta in place."""
-        dropped = cuda.Dropped(share, key.key, key.layer, first)
+        dropped = cuda.Dropped(share, key.epoch, key.layer, first)
         if isinstance(a, Delta):
             cuda.drop_deltas(a.values, dropped, a.sums)
         else:
@@ -107,6 +107,11 @@ class CupyOps:
         """dW = a^T dz / rows, or added to dW. a (N, H), dz (N, O) -> dW (H, O)."""
         values, alpha = scaled(a)
         self.products.multiply(True, False, values, dz.values, dW, alpha * self.share, float(add))  # (H, N)(N, O)
+
+
+def operand(x: Array, X: Array) -> Array | Pixels:
+    """x (N, I), which are rows of X, as a product takes them."""
+    return Pixels(x) if X.dtype == np.uint8 else x
 
 
 def scaled(x: Array | Pixels) -> tuple[Array, float]:

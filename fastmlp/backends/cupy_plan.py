@@ -11,9 +11,9 @@ import numpy as np
 
 from fastmlp import dropout
 from fastmlp.backends.base import Array, Rows
-from fastmlp.backends.cupy_data import Staging
+from fastmlp.backends.cupy_data import Staging, rows_at
 from fastmlp.backends.cupy_learner import FEWEST_ROWS, CupyLearner
-from fastmlp.backends.cupy_ops import CupyOps, Delta, Pixels
+from fastmlp.backends.cupy_ops import CupyOps, Delta, Pixels, operand
 from fastmlp.backends.plan import means
 from fastmlp.kernels import cuda
 from fastmlp.kernels.cuda.products import Precision, Products
@@ -33,9 +33,9 @@ def rows_of_tile(sizes: Sequence[int]) -> int:
 class Tile(NamedTuple):
     """Buffers for n rows on their way through the network."""
 
-    index: Array  # (n,) int32
     x: Array  # (n, I) item
     y: Array  # (n,) int32 or (n, O) real
+    weight: Array  # (n,) real
     z: Layers  # (n, H_l) item, the last real; a's own where the activation needs no z beside it
     a: Layers  # the shapes of z
     h: Layers  # the shapes of z; a's own where nothing is left out
@@ -62,10 +62,13 @@ class CupyPlan:
             self.copy = self.parameters if same else cupy.empty(len(parameters), precision.item)  # (P,) item
             numbers = network.loss_numbers(precision.real)
             self.numbers = numbers if network.loss_kind == SOFTMAX else cupy.asarray(numbers)  # (2,) or (O,)
-            self.totals = cupy.zeros(2, np.float64)
+            self.still = cuda.Epoch(
+                cupy.zeros(2, np.int32), None, None, cupy.zeros((1, cuda.NUMBERS), precision.real),
+                cupy.zeros((1, cuda.TOTALS), np.float64), cupy.zeros(1, np.uint64),
+            )  # fmt: skip
             # Sums of columns: a bias gradient a layer, then the losses and the right answers; see cupy_ops.
             self.columns = np.cumsum([0, *self.sizes[1:]])
-            self.parts = cupy.empty((cuda.slots(ASKED_ROWS), int(self.columns[-1]) + 2), precision.real)
+            self.parts = cupy.empty((cuda.most_slots(ASKED_ROWS), int(self.columns[-1]) + 2), precision.real)
             self.nowhere = cupy.zeros(self.parts.shape[1] - 2, np.int32)
         self.ops: Any = CupyOps(self.products)  # the part of Ops that `fastmlp.network` calls
         self.W = layer_views(self.copy, self.sizes)[0]
@@ -106,7 +109,7 @@ class CupyPlan:
         h = layers(real, a, (self.network.dropout > 0,) * hidden + (False,))
         codes = self.network.loss_kind == SOFTMAX
         y = cupy.empty(n, np.int32) if codes else cupy.empty((n, units[-1]), real)
-        return Tile(cupy.empty(n, np.int32), cupy.empty((n, self.sizes[0]), item), y, z, a, h, layers(item))
+        return Tile(cupy.empty((n, self.sizes[0]), item), y, cupy.empty(n, real), z, a, h, layers(item))
 
     def tile(self, n: int) -> Tile:
         """Buffers for n rows, made once for the most there were."""
@@ -120,15 +123,15 @@ class CupyPlan:
         for first in range(0, n, min(most, self.tile_rows)):
             yield first, min(first + most, first + self.tile_rows, n)
 
-    def fetch(self, X: Array, y: Array, index: Array, rows: slice | np.ndarray, tile: Tile) -> tuple[Array, Array]:
-        """The rows of X that `index` (n,) picks, ready for the first layer, and their y, in the tile's buffers.
+    def fetch(self, X: Array, y: Array, epoch: cuda.Epoch, first: int, rows: slice | np.ndarray, tile: Tile) -> None:
+        """Bring the rows of the epoch's step, from its row `first` on, and what belongs to them into the tile.
 
         Where X stayed on the host, `rows` picks the same rows there, and they are brought over.
         """
         placed = not isinstance(X, cupy.ndarray)
         source = self.staging.bring(X, rows) if placed else X
-        cuda.gather(source, y, index, tile.x, tile.y, self.precision.real, placed=placed)
-        return (Pixels(tile.x) if X.dtype == np.uint8 else tile.x), tile.y
+        weight = tile.weight if epoch.weights is not None else None
+        cuda.gather(source, y, epoch, tile.x, tile.y, weight, first=first, placed=placed)
 
     def forward(self, x: Array | Pixels, tile: Tile) -> Array:
         """The last layer's z (n, O) of rows x (n, I), in the tile's buffer; nothing is left out."""
@@ -151,33 +154,32 @@ class CupyPlan:
         with self.here():
             self.refresh()
             for first, last in self.spans(len(z), ASKED_ROWS):
-                tile = self.tile(last - first)
-                index = cupy.arange(last - first, dtype=np.int32)  # (n,)
-                part = X[first:last]
+                tile, part = self.tile(last - first), X[first:last]
                 source = part if isinstance(part, cupy.ndarray) else self.staging.bring(part, slice(None))
-                cuda.gather(source, index, index, tile.x, tile.index, self.precision.real)
-                z[first:last] = self.forward(Pixels(tile.x) if X.dtype == np.uint8 else tile.x, tile).get()
+                cuda.gather(source, None, self.still, tile.x)
+                z[first:last] = self.forward(operand(tile.x, X), tile).get()
         return z
 
     def evaluate(self, rows: Rows) -> tuple[float, float]:
         """Mean loss and accuracy over `rows`."""
         with self.here():
             self.refresh()
-            self.totals.fill(0)
+            order = None if rows.index is None else cupy.asarray(rows.index.astype(np.int32))  # (N,)
+            epoch = self.still._replace(order=order)
+            epoch.totals.fill(0)
             for first, last in self.spans(len(rows), ASKED_ROWS):
                 tile = self.tile(last - first)
-                pick = np.arange(first, last) if rows.index is None else rows.index[first:last]  # (n,)
-                tile.index.set(pick.astype(np.int32))
-                x, y = self.fetch(rows.X, rows.y, tile.index, pick, tile)
+                self.fetch(rows.X, rows.y, epoch, first, rows_at(rows, slice(first, last)), tile)
                 weight = None if rows.weight is None else rows.weight[first:last]
-                dz = self.deltas(tile, self.parts, 0)[-1]
-                loss(self.ops, self.network.loss_kind, self.numbers, self.forward(x, tile), y, weight, 1.0, dz,
-                     self.totals)  # fmt: skip
+                z, dz = self.forward(operand(tile.x, rows.X), tile), self.deltas(tile, self.parts, 0)[-1]
+                loss(
+                    self.ops, self.network.loss_kind, self.numbers, z, tile.y, weight, 1.0, dz, epoch.totals
+                )  # fmt: skip
                 cuda.finish(
-                    self.parts[: cuda.slots(last - first)], self.nowhere, 1.0, self.parameters, self.totals,
+                    self.parts[: cuda.slots(last - first)], self.nowhere, 1.0, self.parameters, epoch,
                     self.precision.item, gradient=False,
                 )  # fmt: skip
-            return means(self.totals.get(), len(rows))
+            return means(epoch.totals.get()[0], len(rows))
 
     def learner(self, optimizer: Optimizer, settings: Settings) -> CupyLearner:
         """What moves the parameters by the optimizer's rule."""

@@ -7,15 +7,16 @@ uint16. Nothing waits for the GPU, nothing is read back, and nothing is allocate
 CUDA graph.
 """
 
+from .epoch import NUMBERS, TOTALS, Epoch
 from .fused import middle, middle_fits
 from .layer import Dropped, activate, add_bias, add_last_bias, delta, drop_deltas, drop_units
 from .loss import elementwise_loss, softmax_cross_entropy
-from .parameters import LENGTHS, add_penalty, convert, finish, squares, update
-from .rows import NUMBERS, Epoch, Now, begin, gather
-from .sums import Sums, slots
+from .parameters import LENGTHS, add_penalty, convert, finish, squares, update, update_clipped
+from .rows import gather, go_on
+from .sums import Sums, most_slots, slots
 
 __all__ = [
-    "LENGTHS", "NUMBERS", "Dropped", "Epoch", "Now", "Sums", "activate", "add_bias", "add_last_bias", "add_penalty",
-    "begin", "convert", "delta", "drop_deltas", "drop_units", "elementwise_loss", "finish", "gather", "middle",
-    "middle_fits", "slots", "softmax_cross_entropy", "squares", "update",
+    "LENGTHS", "NUMBERS", "TOTALS", "Dropped", "Epoch", "Sums", "activate", "add_bias", "add_last_bias",
+    "add_penalty", "convert", "delta", "drop_deltas", "drop_units", "elementwise_loss", "finish", "gather", "go_on",
+    "middle", "middle_fits", "most_slots", "slots", "softmax_cross_entropy", "squares", "update", "update_clipped",
 ]  # fmt: skip

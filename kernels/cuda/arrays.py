@@ -24,3 +24,8 @@ def expect(array: Array, dtype: Any, *shape: int) -> None:
         raise ValueError(
             f"expected a C-ordered {np.dtype(dtype)} array of shape {shape}, got {order} {array.dtype} {array.shape}"
         )
+
+
+def or_null(array: Array | None) -> Array:
+    """What a kernel gets for an array that may be missing."""
+    return np.uint64(0) if array is None else array

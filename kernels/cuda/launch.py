@@ -1,20 +1,35 @@
-"""How many blocks of how many threads a launch takes."""
+"""How many blocks of how many threads a launch takes, and launches that may begin early."""
 
 from __future__ import annotations
 
+from typing import Any
+
 LANES = 32  # threads of a warp: neighbours in memory are read together
-THREADS = 256  # of a block, in every kernel but `middle`
+THREADS = 256  # of a block, where nothing asks for others
+EACH = 4  # elements of a thread in elements.cuh
 BLOCK = (LANES, THREADS // LANES)  # of the kernels that sum columns
-TILE = 32  # rows that a block takes at a time where rows are summed
 SHARED = 48 * 1024  # bytes of shared memory that every card gives a block without being asked
 
 
-def tile(rows: int, width: int) -> tuple[tuple[int], tuple[int, int]]:
-    """Grid and block for an array (rows, width): up to 32 threads a row, as many rows a block as make 256 threads."""
-    lanes = min(LANES, 1 << (width - 1).bit_length())
-    return (-(-rows * lanes // THREADS),), (lanes, THREADS // lanes)
+def blocks(*elements: int) -> tuple[tuple[int], tuple[int]]:
+    """Grid and block for arrays of so many elements, one after the other, as elements.cuh takes them."""
+    return (sum(-(-count // (EACH * THREADS)) for count in elements),), (THREADS,)
 
 
 def flat(P: int) -> tuple[tuple[int], tuple[int]]:
     """Grid and block for an array (P,)."""
     return (-(-P // THREADS),), (THREADS,)
+
+
+def launch_soon(
+    kernel: Any, grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...], shared: int = 0
+) -> None:
+    """Launch a RawKernel on the current device and stream: see early.py, where the card can."""
+    import cupy
+
+    from . import early  # here, as cupy is: both may be stood in for
+
+    if int(cupy.cuda.Device().compute_capability) >= early.CAPABILITY:
+        early.launch_early(kernel, grid, block, arguments, shared)
+    else:
+        kernel(grid, block, arguments, shared_mem=shared)

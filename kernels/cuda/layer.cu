@@ -1,9 +1,10 @@
 // What a layer needs beside its matrix products. REAL, ITEM and Slots: see real.cuh.
 //
-// N rows, H units. Arrays are C-ordered. In add_bias, activate and drop_units a block is a tile of blockDim.y rows; the
-// blockDim.x threads of a row walk along it side by side.
+// N rows, H units. Arrays are C-ordered.
 
 #include "real.cuh"
+#include "elements.cuh"
+#include "epoch.cuh"
 
 enum { IDENTITY, RELU, LOGISTIC, TANH, LEAKY_RELU, ELU, GELU, SILU };  // as fastmlp.activations numbers them
 
@@ -64,15 +65,18 @@ inline __device__ bool stays(unsigned long long bar, unsigned long long key, uns
     return hashed(place ^ hashed(key)) >> 40 >= bar;
 }
 
-#define ROW (blockIdx.x * (long long)blockDim.y + threadIdx.y)
+// fastmlp.dropout.step_key: a step's key is 2^16 more than the one before
+inline __device__ unsigned long long step_key(unsigned long long first, const int* turn, int step)
+{
+    return first + ((unsigned long long)(turn[STEPS_TAKEN] + step) << 16);
+}
 
 template <class T>
 __device__ void bias(T* z, const REAL* b, int kind, long long N, int H)
 {
-    const long long n = ROW;
-    if (n >= N) return;
-    for (int h = threadIdx.x; h < H; h += blockDim.x)
-        keep(z + n * H + h, activation(kind, number(z[n * H + h]) + b[h]));
+    each(blockIdx.x, N, H,
+        [=](long long j, long long, int h) { return number(z[j]) + b[h]; },
+        [=](long long j, REAL v) { keep(z + j, activation(kind, v)); });
 }
 
 // z = f(z + b)
@@ -99,10 +103,9 @@ extern "C" __global__ void activate(
     ITEM* a,        // (N, H)  may be z itself
     int kind, long long N, int H)
 {
-    const long long n = ROW;
-    if (n >= N) return;
-    for (int h = threadIdx.x; h < H; h += blockDim.x)
-        keep(a + n * H + h, activation(kind, number(z[n * H + h])));
+    each(blockIdx.x, N, H,
+        [=](long long j, long long, int) { return number(z[j]); },
+        [=](long long j, REAL v) { keep(a + j, activation(kind, v)); });
 }
 
 // out = a / (1 - share) where the unit stays in, else 0
@@ -111,33 +114,47 @@ extern "C" __global__ void drop_units(
     ITEM* out,                      // (N, H)  may be a itself
     REAL upscale,                   // 1 / (1 - share)
     unsigned long long bar,         // share of 2^24
-    const unsigned long long* key,  // (1,)    of the step
+    const unsigned long long* key,  // (1,)    of the first step
+    const int* turn, int step,      //         this step, see epoch.cuh
     int layer,
     long long first,                // place in the batch of the first row
     long long N, int H)
 {
-    const long long n = ROW;
-    if (n >= N) return;
-    const unsigned long long own = *key + layer;
-    for (int h = threadIdx.x; h < H; h += blockDim.x)
-        keep(out + n * H + h, stays(bar, own, (first + n) * H + h) ? number(a[n * H + h]) * upscale : REAL(0));
+    const unsigned long long own = step_key(*key, turn, step) + layer;
+    each(blockIdx.x, N, H,
+        [=](long long j, long long, int) { return number(a[j]); },
+        [=](long long j, REAL v) { keep(out + j, stays(bar, own, first * H + j) ? v * upscale : REAL(0)); });
 }
 
 #define COLUMNS 32  // blockDim.x: a warp reads 32 neighbours of one row
 #define ROWS 8      // blockDim.y
 
-// d[n, h] = f(n, h, d[n, h]) for the share of the rows that the blocks of one blockIdx.y take; their sums into a slot
-template <class Change>
-__device__ void change_and_sum(ITEM* d, Slots sums, long long N, int H, Change change)
+// d[n, h] = change(n, h, read(n, h)) for the share of the rows that the blocks of one blockIdx.y take; their sums into
+// a slot. As in elements.cuh a thread reads EACH elements before it writes one.
+template <class Read, class Change>
+__device__ void change_and_sum(ITEM* d, Slots sums, long long N, int H, Read read, Change change)
 {
     __shared__ REAL part[ROWS][COLUMNS];
     const int h = blockIdx.x * COLUMNS + threadIdx.x;
+    const long long step = gridDim.y * ROWS;
     REAL sum = 0;
     if (h < H)
-        for (long long n = blockIdx.y * ROWS + threadIdx.y; n < N; n += gridDim.y * ROWS) {
-            ITEM* at = d + n * H + h;
-            keep(at, change(n, h, number(*at)));
-            sum += number(*at);
+        for (long long first = blockIdx.y * ROWS + threadIdx.y; first < N; first += EACH * step) {
+            decltype(read(first, h)) v[EACH];
+#pragma unroll
+            for (int k = 0; k < EACH; k++) {
+                const long long n = first + k * step;
+                v[k] = read(n < N ? n : N - 1, h);
+            }
+#pragma unroll
+            for (int k = 0; k < EACH; k++) {
+                const long long n = first + k * step;
+                if (n >= N) break;
+                ITEM kept;
+                keep(&kept, change(n, h, v[k]));
+                d[n * H + h] = kept;
+                sum += number(kept);
+            }
         }
     part[threadIdx.y][threadIdx.x] = sum;
     __syncthreads();
@@ -156,9 +173,10 @@ extern "C" __global__ void delta(
     REAL* parts,    // (gridDim.y, C), at the layer's first column
     int C, long long N, int H)
 {
-    change_and_sum(d, Slots{parts, C}, N, H, [=](long long n, int h, REAL v) {
-        return v * slope(kind, number(z[n * H + h]), number(a[n * H + h]));
-    });
+    struct At { REAL d, z, a; };
+    change_and_sum(d, Slots{parts, C}, N, H,
+        [=](long long n, int h) { return At{number(d[n * H + h]), number(z[n * H + h]), number(a[n * H + h])}; },
+        [=](long long, int, At at) { return at.d * slope(kind, at.z, at.a); });
 }
 
 // d /= 1 - share where the unit stayed in, else 0; and the column sums of d
@@ -166,13 +184,14 @@ extern "C" __global__ void drop_deltas(
     ITEM* d,                        // (N, H)
     REAL upscale,                   // 1 / (1 - share)
     unsigned long long bar,         // share of 2^24
-    const unsigned long long* key,  // (1,)    of the step
+    const unsigned long long* key,  // (1,)    of the first step
+    const int* turn, int step,      //         this step, see epoch.cuh
     int layer, long long first,
     REAL* parts,                    // (gridDim.y, C), at the layer's first column
     int C, long long N, int H)
 {
-    const unsigned long long own = *key + layer;
-    change_and_sum(d, Slots{parts, C}, N, H, [=](long long n, int h, REAL v) {
-        return stays(bar, own, (first + n) * H + h) ? v * upscale : REAL(0);
-    });
+    const unsigned long long own = step_key(*key, turn, step) + layer;
+    change_and_sum(d, Slots{parts, C}, N, H,
+        [=](long long n, int h) { return number(d[n * H + h]); },
+        [=](long long n, int h, REAL v) { return stays(bar, own, (first + n) * H + h) ? v * upscale : REAL(0); });
 }

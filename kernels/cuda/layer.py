@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .arrays import Array, expect
-from .launch import BLOCK, LANES, tile
+from .epoch import Epoch
+from .launch import BLOCK, LANES, blocks
 from .nvrtc import kernel
 from .sums import Sums, slots
 
@@ -17,7 +18,7 @@ def add_bias(z: Array, b: Array, kind: int) -> None:
     (N, H), real = z.shape, b.dtype
     expect(z, z.dtype, N, H)
     expect(b, real, H)
-    kernel("layer", "add_bias", real, z.dtype)(*tile(N, H), (z, b, np.int32(kind), np.int64(N), np.int32(H)))
+    kernel("layer", "add_bias", real, z.dtype)(*blocks(N * H), (z, b, np.int32(kind), np.int64(N), np.int32(H)))
 
 
 def add_last_bias(z: Array, b: Array, item: np.dtype) -> None:
@@ -25,7 +26,7 @@ def add_last_bias(z: Array, b: Array, item: np.dtype) -> None:
     (N, O), real = z.shape, b.dtype
     expect(z, real, N, O)
     expect(b, real, O)
-    kernel("layer", "add_last_bias", real, item)(*tile(N, O), (z, b, np.int64(N), np.int32(O)))
+    kernel("layer", "add_last_bias", real, item)(*blocks(N * O), (z, b, np.int64(N), np.int32(O)))
 
 
 def activate(kind: int, z: Array, a: Array, real: np.dtype) -> None:
@@ -33,7 +34,7 @@ def activate(kind: int, z: Array, a: Array, real: np.dtype) -> None:
     (N, H), item = z.shape, z.dtype
     expect(z, item, N, H)
     expect(a, item, N, H)
-    kernel("layer", "activate", real, item)(*tile(N, H), (z, a, np.int32(kind), np.int64(N), np.int32(H)))
+    kernel("layer", "activate", real, item)(*blocks(N * H), (z, a, np.int32(kind), np.int64(N), np.int32(H)))
 
 
 def delta(d: Array, kind: int, z: Array, a: Array, sums: Sums) -> None:
@@ -50,15 +51,16 @@ class Dropped(NamedTuple):
     """Which units a step leaves out; see `fastmlp.dropout`."""
 
     share: float
-    key: Array  # (1,) uint64 of the step
+    epoch: Epoch  # at the step
     layer: int
     first: int  # place in the batch of the first row
 
     def arguments(self, real: np.dtype) -> tuple[Any, ...]:
         """As the kernels take them."""
-        expect(self.key, np.uint64, 1)
+        self.epoch.check()
         upscale, bar = real.type(1 / (1 - self.share)), np.uint64(self.share * 2**24)
-        return upscale, bar, self.key, np.int32(self.layer), np.int64(self.first)
+        step = self.epoch.key, self.epoch.turn, np.int32(self.epoch.step)
+        return upscale, bar, *step, np.int32(self.layer), np.int64(self.first)
 
 
 def drop_units(a: Array, dropped: Dropped, out: Array, real: np.dtype) -> None:
@@ -67,7 +69,7 @@ def drop_units(a: Array, dropped: Dropped, out: Array, real: np.dtype) -> None:
     expect(a, item, N, H)
     expect(out, item, N, H)
     arguments = (a, out, *dropped.arguments(real), np.int64(N), np.int32(H))
-    kernel("layer", "drop_units", real, item)(*tile(N, H), arguments)
+    kernel("layer", "drop_units", real, item)(*blocks(N * H), arguments)
 
 
 def drop_deltas(d: Array, dropped: Dropped, sums: Sums) -> None:

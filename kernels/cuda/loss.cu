@@ -1,58 +1,93 @@
 // The loss, its gradient, and the right answers. REAL, ITEM and Slots: see real.cuh.
 //
-// N rows, O outputs. Arrays are C-ordered. A block of 8 warps takes tiles of 32 rows, a warp at a time a row; then it
-// sums the columns of the tile, which it has just written.
+// N rows, O outputs. Arrays are C-ordered. A block takes tiles of blockDim.y rows, all at once: 8 threads a row, so
+// that ten classes keep most of them busy, and a warp has four rows.
 
 #include "real.cuh"
 
-#define LANES 32   // blockDim.x
-#define WARPS 8    // blockDim.y
-#define TILE 32    // rows
+#define LANES 8         // blockDim.x: threads of a row
+#define MOST_WARPS 8    // of a block: 32 rows
+#define COLUMNS 256     // whose sums a block adds up at a time
 #define ALL 0xffffffff
 
-inline __device__ REAL warp_sum(REAL v)
+// Over the threads of a row
+inline __device__ REAL row_sum(REAL v)
 {
     for (int lane = LANES / 2; lane > 0; lane /= 2)
         v += __shfl_xor_sync(ALL, v, lane);
     return v;
 }
 
-inline __device__ int warp_all(int v)
+inline __device__ int row_all(int v)
 {
     for (int lane = LANES / 2; lane > 0; lane /= 2)
         v &= __shfl_xor_sync(ALL, v, lane);
     return v;
 }
 
-// Calls row(n, loss, right) for every row of the block's share, then leaves the column sums of dz, the sum of the
-// losses and the number of right answers in its slot: columns 0 .. O-1, and those `behind` and behind + 1 further on.
+// Over the rows of a warp
+inline __device__ REAL column_sum(REAL v)
+{
+    for (int lane = 16; lane >= LANES; lane /= 2)
+        v += __shfl_xor_sync(ALL, v, lane);
+    return v;
+}
+
+// Calls row(n, loss, right), which sets what row n adds to the losses and the right answers, and returns dz(o) of the
+// row. Leaves the column sums of dz, the sum of the losses and the number of right answers in the block's slot: columns
+// 0 .. O-1, and those `behind` and behind + 1 further on.
 template <class Row>
 __device__ void rows_and_sums(ITEM* dz, Slots sums, int behind, long long N, int O, Row row)
 {
-    __shared__ REAL part[2][WARPS];
-    REAL loss = 0, right = 0;  // of the rows of a warp, the same in all of its lanes
-    const int thread = threadIdx.y * LANES + threadIdx.x;
-    for (long long begin = blockIdx.y * (long long)TILE; begin < N; begin += gridDim.y * (long long)TILE) {
-        const long long end = begin + TILE < N ? begin + TILE : N;
-        for (long long n = begin + threadIdx.y; n < end; n += WARPS)
-            row(n, loss, right);
-        __syncthreads();
-        for (int o = thread; o < O; o += LANES * WARPS) {
-            REAL sum = begin == blockIdx.y * (long long)TILE ? REAL(0) : *slot(sums, o);
-            for (long long n = begin; n < end; n++)
-                sum += number(dz[n * O + o]);
-            *slot(sums, o) = sum;
+    __shared__ REAL part[MOST_WARPS][COLUMNS];
+    REAL losses = 0, rights = 0;  // of this thread's rows, the same in all threads of a row
+    const int thread = threadIdx.y * LANES + threadIdx.x, threads = blockDim.y * LANES;
+    const int warp = thread / 32, warps = threads / 32, lane = thread % 32;
+    const long long start = blockIdx.y * (long long)blockDim.y, step = gridDim.y * (long long)blockDim.y;
+    for (long long begin = start; begin < N; begin += step) {
+        const long long n = begin + threadIdx.y;
+        const bool there = n < N;  // where it is not, the last row stands in, and nothing is kept
+        REAL loss, right;
+        const auto slope = row(there ? n : N - 1, loss, right);
+        if (there) {
+            losses += loss;
+            rights += right;
+        }
+        for (int first = 0; first < O; first += COLUMNS) {
+            const int end = first + COLUMNS < O ? first + COLUMNS : O;
+            for (int next = first; next < end; next += LANES) {
+                const int o = next + threadIdx.x;
+                REAL v = 0;
+                if (there && o < end) {
+                    ITEM kept;
+                    keep(&kept, slope(o));
+                    dz[n * O + o] = kept;
+                    v = number(kept);
+                }
+                v = column_sum(v);
+                if (lane < LANES && o < end) part[warp][o - first] = v;
+            }
+            __syncthreads();
+            for (int o = first + thread; o < end; o += threads) {
+                REAL sum = begin == start ? REAL(0) : *slot(sums, o);
+                for (int k = 0; k < warps; k++)
+                    sum += part[k][o - first];
+                *slot(sums, o) = sum;
+            }
+            __syncthreads();  // the next columns overwrite part
         }
     }
-    if (threadIdx.x == 0) {
-        part[0][threadIdx.y] = loss;
-        part[1][threadIdx.y] = right;
+    losses = column_sum(losses);
+    rights = column_sum(rights);
+    if (lane == 0) {
+        part[warp][0] = losses;
+        part[warp][1] = rights;
     }
     __syncthreads();
     if (thread >= 2) return;
-    for (int k = 1; k < WARPS; k++)
-        part[thread][0] += part[thread][k];
-    *slot(sums, behind + thread) = part[thread][0];
+    for (int k = 1; k < warps; k++)
+        part[0][thread] += part[k][thread];
+    *slot(sums, behind + thread) = part[0][thread];
 }
 
 // dz = (softmax(z) - target) * scale, its column sums, the losses and the right answers
@@ -70,9 +105,9 @@ extern "C" __global__ void softmax_cross_entropy(
     int C, int behind,      // where loss and right answers go, counted from there
     long long N, int O)
 {
-    rows_and_sums(dz, Slots{parts, C}, behind, N, O, [=](long long n, REAL& losses, REAL& right) {
+    rows_and_sums(dz, Slots{parts, C}, behind, N, O, [=](long long n, REAL& loss, REAL& right) {
         const REAL* from = z + n * O;
-        ITEM* to = dz + n * O;
+        const int label = y[n];
         REAL top = from[0], all = 0;
         int best = 0;
         for (int o = threadIdx.x; o < O; o += LANES) {
@@ -83,15 +118,16 @@ extern "C" __global__ void softmax_cross_entropy(
             const int o = __shfl_xor_sync(ALL, best, lane);
             if (v > top || (v == top && o < best)) { top = v; best = o; }
         }
-        REAL target = from[y[n]] - top, total = 0;
+        REAL target = from[label] - top, total = 0;
         for (int o = threadIdx.x; o < O; o += LANES) {
             total += exp(from[o] - top);  // at most 1: cannot overflow
             all += from[o] - top;
         }
-        total = warp_sum(total);
-        if (smoothing > 0) target = (1 - smoothing) * target + smoothing * (warp_sum(all) / O);
+        total = row_sum(total);
+        if (smoothing > 0) target = (1 - smoothing) * target + smoothing * (row_sum(all) / O);
 
-        REAL loss = log(total) - target, factor = scale;  // total is at least 1: the logarithm is finite
+        loss = log(total) - target;  // total is at least 1: the logarithm is finite
+        REAL factor = scale;
         if (gamma > 0) {
             const REAL miss = -expm1(-loss), weaker = pow(miss, gamma);
             factor *= weaker + (miss > 0 ? gamma * (1 - miss) * loss * weaker / miss : REAL(0));
@@ -102,13 +138,11 @@ extern "C" __global__ void softmax_cross_entropy(
             factor *= weight[n];
             loss *= weight[n];
         }
-        losses += loss;
-        right += best == y[n];
+        right = best == label;
 
         __syncwarp();  // all lanes have read z before one of them writes there
         const REAL share = factor / total, even = factor * (smoothing / O), own = factor * (1 - smoothing);
-        for (int o = threadIdx.x; o < O; o += LANES)
-            keep(to + o, exp(from[o] - top) * share - even - (o == y[n] ? own : REAL(0)));
+        return [=](int o) { return exp(from[o] - top) * share - even - (o == label ? own : REAL(0)); };
     });
 }
 
@@ -160,18 +194,21 @@ extern "C" __global__ void elementwise_loss(
     int C, int behind,      // where loss and right answers go, counted from there
     long long N, int O)
 {
-    rows_and_sums(dz, Slots{parts, C}, behind, N, O, [=](long long n, REAL& losses, REAL& right) {
+    rows_and_sums(dz, Slots{parts, C}, behind, N, O, [=](long long n, REAL& loss, REAL& right) {
         const REAL factor = weighted ? weight[n] : REAL(1);
-        REAL loss = 0;
+        REAL sum = 0, unused;
         int hit = 1;
         for (int o = threadIdx.x; o < O; o += LANES) {
             const REAL v = z[n * O + o], target = y[n * O + o];
-            REAL slope;
-            loss += element(kind, v, target, numbers[o], slope) * factor;
+            sum += element(kind, v, target, numbers[o], unused) * factor;
             hit &= (v > 0) == (target > REAL(0.5));
-            keep(dz + n * O + o, slope * factor * scale);
         }
-        losses += warp_sum(loss);
-        right += warp_all(hit);
+        loss = row_sum(sum);
+        right = row_all(hit);
+        return [=](int o) {
+            REAL slope;
+            element(kind, z[n * O + o], y[n * O + o], numbers[o], slope);
+            return slope * factor * scale;
+        };
     });
 }

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from .arrays import Array, expect
-from .launch import BLOCK
 from .nvrtc import kernel
-from .sums import Sums, slots
+from .sums import Sums, slots, tile
+
+LANES = 8  # threads of a row
 
 
 def softmax_cross_entropy(
@@ -26,7 +27,7 @@ def softmax_cross_entropy(
         expect(weight, real, N)
     kernel("loss", "softmax_cross_entropy", real, dz.dtype)(
         (1, slots(N)),
-        BLOCK,
+        (LANES, tile(N)),
         (
             z, y, z if weight is None else weight, np.int32(weight is not None), *map(real.type, numbers),
             real.type(scale), dz, *sums.at(N, O), np.int32(sums.behind), np.int64(N), np.int32(O),
@@ -50,7 +51,7 @@ def elementwise_loss(
         expect(weight, real, N)
     kernel("loss", "elementwise_loss", real, dz.dtype)(
         (1, slots(N)),
-        BLOCK,
+        (LANES, tile(N)),
         (
             np.int32(kind), z, y, z if weight is None else weight, np.int32(weight is not None), numbers,
             real.type(scale), dz, *sums.at(N, O), np.int32(sums.behind), np.int64(N), np.int32(O),

@@ -12,6 +12,7 @@
 // so two neighbouring C, rounded to halves, are an A.
 #pragma once
 #include "real.cuh"
+#include "early.cuh"
 
 #ifndef CUEMU
 
@@ -45,6 +46,15 @@ template <int N> __device__ inline void wait_copies()
     asm volatile("cp.async.wait_group %0;" :: "n"(N) : "memory");
 }
 
+// Waits until the number is there that other blocks count up to, and what they wrote before they counted.
+__device__ inline void wait_until(const int* counter, int number)
+{
+    int found;
+    do
+        asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(found) : "l"(counter) : "memory");
+    while (found != number);
+}
+
 // c += a b
 __device__ inline void multiply_add(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1)
 {
@@ -60,13 +70,6 @@ __device__ inline void load_transposed_4(unsigned (&r)[4], const void* row)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(row)) : "memory");
-}
-
-// The first two of them: lanes 0 .. 15 give addresses.
-__device__ inline void load_transposed_2(unsigned& r0, unsigned& r1, const void* row)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
-                 : "=r"(r0), "=r"(r1) : "r"(shared_address(row)) : "memory");
 }
 
 // An (8, 8) matrix of halves transposed within the warp: lane 4 g + t gives row g, columns 2t and 2t+1, and gets rows
@@ -110,4 +113,26 @@ __device__ inline unsigned low_bytes(unsigned v)
 __device__ inline unsigned high_bytes(unsigned v)
 {
     return subtract_halves(pick_bytes(v, 0x64646464, 0x4342), 0x64006400);
+}
+
+// Bytes from row to row of an array in shared memory: an odd number of 16 bytes, so that eight rows' 16 bytes at one
+// column lie in different banks.
+__host__ __device__ constexpr int spread(int bytes) { return ((bytes + 15) / 16 | 1) * 16; }
+
+__host__ __device__ constexpr int at_most(int value, int limit) { return value < limit ? value : limit; }
+
+__host__ __device__ constexpr int divided_up(int value, int by) { return (value + by - 1) / by; }
+
+// The address that this lane gives for its row of two (16, 8) matrices of halves side by side in shared memory
+__device__ inline const unsigned char* row_for_lane(const unsigned char* matrices, int pitch)
+{
+    const int lane = threadIdx.x % 32;
+    return matrices + (lane % 16) * pitch + lane / 16 * 16;
+}
+
+// The row of a weight matrix in shared memory that is input k. A lane reads four neighbouring inputs at once and takes
+// them for columns 2t, 2t+1, 2t+8, 2t+9 of a fragment A: within every 16 inputs, the rows stand in that order.
+__device__ inline int input_row(int k)
+{
+    return (k & ~15) | (k & 2) << 2 | (k >> 1 & 6) | (k & 1);
 }

@@ -2,6 +2,7 @@
 //
 // REAL, float or double: the parameters, the gradient, and all arithmetic.
 // ITEM, float, double, f16 or bf16: the operands of products, that is rows, activations, deltas, a copy of the weights.
+// Classes are numbers too, int.
 #pragma once
 
 struct f16 { unsigned short bits; };   // IEEE 754 half precision
@@ -25,9 +26,11 @@ inline __device__ float cvt_f32_f16(unsigned short bits)
 inline __device__ float number(float v) { return v; }
 inline __device__ double number(double v) { return v; }
 inline __device__ float number(unsigned char v) { return v; }
+inline __device__ int number(int v) { return v; }
 inline __device__ float number(f16 v) { return cvt_f32_f16(v.bits); }
 inline __device__ float number(bf16 v) { return __uint_as_float((unsigned)v.bits << 16); }
 
+inline __device__ void keep(int* to, int v) { *to = v; }
 inline __device__ void keep(float* to, REAL v) { *to = float(v); }
 inline __device__ void keep(double* to, REAL v) { *to = v; }
 inline __device__ void keep(f16* to, REAL v) { to->bits = cvt_f16_f32(float(v)); }

@@ -1,78 +1,51 @@
-"""Launches of rows.cu: the numbers and the rows of the step at hand."""
+"""Launches of rows.cu: the rows of a step, and the count of steps."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
-from .arrays import Array, expect
-from .launch import tile
+from .arrays import Array, expect, or_null
+from .epoch import Epoch
+from .launch import blocks, launch_soon
 from .nvrtc import kernel
 
-NUMBERS = 8  # of an optimizer's step
-BEGIN_THREADS = 512  # of the one block of `begin`
+
+def go_on(epoch: Epoch, steps: int, rows: int) -> None:
+    """The epoch's turn goes on by so many steps and rows: for the graph that is launched next."""
+    epoch.check()
+    real = epoch.table.dtype
+    kernel("rows", "go_on", real, real)((1,), (1,), (epoch.turn, np.int32(steps), np.int32(rows)))
 
 
-class Epoch(NamedTuple):
-    """What an epoch visits and works with. V visits."""
+def gather(
+    X: Array, y: Array | None, epoch: Epoch, x: Array, to_y: Array | None = None, to_weight: Array | None = None,
+    *, first: int = 0, placed: bool = False,
+) -> None:  # fmt: skip
+    """x = X[rows], whatever the type, to_y = y[rows], to_weight = the weights of the visits.
 
-    order: Array | None  # (V,) int32, rows of the data; None: as they stand
-    weights: Array | None  # (V,) real; None: each row counts 1
-    table: Array  # (steps, NUMBERS) real: the numbers of each `fastmlp.optimizers.Step`
-    keys: Array  # (steps,) uint64: see `fastmlp.dropout`
-    step: Array  # (1,) int32: steps taken
-    batch: int  # rows of a step; the last may have fewer
-
-
-class Now(NamedTuple):
-    """What of it the step at hand takes, in fixed places, so that a graph of launches may be repeated."""
-
-    index: Array  # (N,) int32
-    weight: Array  # (N,) real
-    numbers: Array  # (NUMBERS,) real
-    key: Array  # (1,) uint64
-
-
-def begin(epoch: Epoch, n: int, now: Now) -> None:
-    """Open the next step, of n rows: fill `now`, count the step."""
-    real = now.weight.dtype
-    expect(now.index, np.int32, len(now.index))
-    expect(now.weight, real, len(now.index))
-    expect(now.numbers, real, NUMBERS)
-    expect(now.key, np.uint64, 1)
-    expect(epoch.table, real, len(epoch.table), NUMBERS)
-    expect(epoch.keys, np.uint64, len(epoch.table))
-    expect(epoch.step, np.int32, 1)
-    order, weights = epoch.order, epoch.weights
-    if order is not None:
-        expect(order, np.int32, len(order))
-    if weights is not None:
-        expect(weights, real, len(weights))
-    if n > len(now.index):
-        raise ValueError(f"expected at most {len(now.index)} rows in a step, for which there is room; got {n}")
-    arguments = (
-        now.index if order is None else order, now.weight if weights is None else weights, epoch.table, epoch.keys,
-        epoch.step, np.int64(epoch.batch), np.int32(order is not None), np.int32(weights is not None), *now,
-        np.int64(n),
-    )  # fmt: skip
-    kernel("rows", "begin", real, real)((1,), (BEGIN_THREADS,), arguments)
-
-
-def gather(X: Array, y: Array, index: Array, x: Array, to_y: Array, real: np.dtype, *, placed: bool = False) -> None:
-    """x = X[index], whatever the type, to_y = y[index]; `placed`: X holds the rows picked already, in their order.
-
-    X (M, I) uint8 or real, y (M,) int32 or (M, Y) real, index (N,) int32 -> x (N, I) item, to_y (N,) or (N, Y).
+    The rows are those of the epoch's step, from its row `first` on. `placed`: X holds them already, in their order.
+    X (M, I) uint8 or real, y (M,) int32 or (M, Y) real -> x (N, I) item, to_y (N,) or (N, Y), to_weight (N,).
     """
-    (N, I), uint8, codes = x.shape, X.dtype == np.uint8, y.dtype == np.int32
+    (N, I), real, uint8 = x.shape, epoch.table.dtype, X.dtype == np.uint8
+    epoch.check()
     expect(X, np.uint8 if uint8 else real, len(X), I)
-    expect(y, np.int32 if codes else real, *y.shape)
-    expect(index, np.int32, N)
     expect(x, x.dtype, N, I)
-    expect(to_y, y.dtype, N, *y.shape[1:])
+    codes, Y = True, 0
+    if y is not None and to_y is not None:
+        codes, Y = y.dtype == np.int32, int(np.prod(y.shape[1:]))
+        expect(y, np.int32 if codes else real, *y.shape)
+        expect(to_y, y.dtype, N, *y.shape[1:])
+    if to_weight is not None:
+        expect(to_weight, real, N)
     if placed and len(X) < N:
         raise ValueError(f"expected {N} rows in their order, got {len(X)}")
     name = f"gather_{'uint8' if uint8 else 'real'}_{'codes' if codes else 'targets'}"
-    width = np.int32(y.shape[1] if y.ndim > 1 else 1)
-    arguments = (X, y, index, np.int32(placed), x, to_y, np.int64(N), np.int32(I), width)
-    kernel("rows", name, real, x.dtype)(*tile(N, I), arguments)
+    arguments = (
+        X, or_null(y), or_null(epoch.weights), or_null(epoch.order), epoch.turn, np.int64(epoch.visit + first),
+        np.int32(placed), x, or_null(to_y), or_null(to_weight), np.int64(N), np.int32(I), np.int32(Y),
+    )  # fmt: skip
+    gather, cut = kernel("rows", name, real, x.dtype), blocks(N * I, N * Y, N * (to_weight is not None))
+    if first == 0:
+        launch_soon(gather, *cut, arguments)
+    else:  # a product may still read the rows whose place these take
+        gather(*cut, arguments)

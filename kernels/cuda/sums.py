@@ -7,15 +7,27 @@ from typing import NamedTuple
 import numpy as np
 
 from .arrays import Array, expect
-from .launch import TILE
 
-MOST_SLOTS = 512  # shares of a sum over rows; a constant, so that every card sums in the same order
+# Constants, so that every card sums in the same order.
+TILES = (8, 16, 32)  # rows that a block takes at a time
+MANY_TILES = 256  # enough for every processor of a large card
+MOST_SLOTS = 512  # shares of a sum over rows
+
+
+def tile(rows: int) -> int:
+    """Rows of a tile, where there are `rows`: the fewest of TILES that make no more than MANY_TILES tiles."""
+    return next((size for size in TILES if rows <= size * MANY_TILES), TILES[-1])
 
 
 def slots(rows: int) -> int:
     """K, the shares into which a sum over `rows` rows is cut: as even as whole tiles allow, at most MOST_SLOTS."""
-    tiles = -(-rows // TILE)
+    tiles = -(-rows // tile(rows))
     return -(-tiles // -(-tiles // MOST_SLOTS))
+
+
+def most_slots(rows: int) -> int:
+    """The most that `slots` is for up to `rows` rows; fewer may have more shares, as their tiles may be smaller."""
+    return min(MOST_SLOTS, -(-rows // TILES[0]))
 
 
 class Sums(NamedTuple):

@@ -22,6 +22,7 @@
 #define __device__
 #define __host__
 #define __launch_bounds__(...)
+#define __align__(bytes) alignas(bytes)
 #define __shared__ static __attribute__((section("cuemu_shared")))
 
 // The linker's names for both ends of that section; null if nothing is shared.
@@ -225,6 +226,21 @@ static const char* launch(Kernel k, void** a, const unsigned* shape, unsigned se
 
 static void __syncthreads() { cuemu::wait(cuemu::AT_BARRIER); }
 
+// Whether it is true of any thread of the block.
+static bool __syncthreads_or(bool here)
+{
+    static bool any;
+    any = false;
+    __syncthreads();
+    any |= here;
+    __syncthreads();
+    return any;
+}
+
+// A block runs at a time, so that nothing comes between, and all sees the same memory.
+static int atomicAdd(int* at, int number) { return (*at += number) - number; }
+static void __threadfence() {}
+
 template <class T> T __shfl_xor_sync(unsigned mask, T value, unsigned lanes)
 {
     struct Record { T sent, received; unsigned from; } record = {value, value, (cuemu::current % cuemu::WARP) ^ lanes};
@@ -313,14 +329,14 @@ static void multiply_add(float (&c)[4], const unsigned (&a)[4], unsigned b0, uns
     });
 }
 
-// The first `count` of four (8, 8) matrices, transposed.
-template <int count> void load_transposed(unsigned* r, const void* row)
+// Four (8, 8) matrices, transposed.
+static void load_transposed_4(unsigned (&r)[4], const void* row)
 {
     struct Record { unsigned* r; const void* row; } record = {r, row};
-    if (cuemu::current % 32 < 8 * count && !cuemu::divides(row, 16)) cuemu::fail("a matrix row that is not divided by 16");
+    if (!cuemu::divides(row, 16)) cuemu::fail("a matrix row that is not divided by 16");
     cuemu::in_warp(&record, [](void** records) {
         for (int lane = 0; lane < 32; lane++)
-            for (int q = 0; q < count; q++) {
+            for (int q = 0; q < 4; q++) {
                 const auto half = [&](int i) {
                     const void* row = static_cast<Record*>(records[8 * q + lane % 4 * 2 + i])->row;
                     return unsigned(static_cast<const unsigned short*>(row)[lane / 4]);
@@ -328,15 +344,6 @@ template <int count> void load_transposed(unsigned* r, const void* row)
                 static_cast<Record*>(records[lane])->r[q] = half(0) | half(1) << 16;
             }
     });
-}
-
-static void load_transposed_4(unsigned (&r)[4], const void* row) { load_transposed<4>(r, row); }
-
-static void load_transposed_2(unsigned& r0, unsigned& r1, const void* row)
-{
-    unsigned r[2];
-    load_transposed<2>(r, row);
-    r0 = r[0], r1 = r[1];
 }
 
 static unsigned transpose(unsigned halves)
@@ -361,6 +368,17 @@ static unsigned pick_bytes(unsigned a, unsigned b, unsigned selector)
     for (int i = 0; i < 4; i++) picked |= unsigned(bytes >> (selector >> 4 * i & 7) * 8 & 255) << 8 * i;
     return picked;
 }
+
+template <class T> T read_anew(const T* at) { return *at; }
+
+static void wait_until(const int* counter, int number)
+{
+    if (*counter != number) cuemu::fail("waits for what no kernel before it has done");
+}
+
+// Kernels run one after another here.
+static void wait_for_last_kernel() {}
+static void start_next_kernel() {}
 
 static unsigned pack_halves(float low, float high) { return cvt_f16_f32(low) | cvt_f16_f32(high) << 16; }
 

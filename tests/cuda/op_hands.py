@@ -74,6 +74,15 @@ class Hands:
             self.get(got), expected, rtol=0, atol=absolute + relative * np.nanmax(np.abs(expected), initial=0)
         )  # fmt: skip
 
+    def epoch(self, steps: int = 1, *, order=None, weights=None, table=None, key: int = 0, turn=(0, 0)):
+        """An epoch of so many steps, of which and of whose rows `turn` are behind us."""
+        real, table = self.real, np.zeros((steps, self.cuda.NUMBERS)) if table is None else table
+        return self.cuda.Epoch(
+            self.put(turn, np.int32), None if order is None else self.put(order, np.int32),
+            None if weights is None else self.put(weights, real), self.put(table, real),
+            self.put(np.zeros((steps, self.cuda.TOTALS)), np.float64), self.put([key], np.uint64),
+        )  # fmt: skip
+
     def sums(self, n: int, width: int, before: int = 3):
         """Places for the sums of n rows: behind others, both in rows and in columns."""
         return self.cuda.Sums(self.buffer(self.cuda.slots(n) + 2, before + width + 2, dtype=self.real), 1, before)

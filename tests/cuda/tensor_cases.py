@@ -9,8 +9,13 @@ import fake_cupy
 import numpy as np
 import oracle
 from fastmlp.kernels.cuda import tensor, tensor_tiles
+from fastmlp.kernels.cuda.epoch import Epoch
 from tolerance import tolerance
 
+from fastmlp.optimizers import Step
+
+GRADIENT = Step(0, 0, 0, 0, 1, 0, 0, 0)
+"""Momentum's numbers that move no parameter and make the state the gradient."""
 KB = 1024
 SHARED = {75: 64 * KB, 80: 163 * KB, 86: 99 * KB, 89: 99 * KB, 90: 227 * KB, 100: 227 * KB, 120: 99 * KB}  # of a block
 PROCESSORS = {80: 108, 86: 84, 89: 128, 90: 132, 100: 148, 120: 170}  # of a large card of each kind
@@ -92,14 +97,23 @@ def step(
 ) -> Result:
     """The gradient of the batch, by the kernels: on the CPU, or on the GPU of `cupy`."""
     n, put = len(case.index), cupy.asarray
-    work, parameters = tensor.allocate(case.sizes, n, card), put(case.parameters)
-    rows, weights = put(case.index) if index else None, put(case.weight) if weight else None
-    X, g, totals = put(case.X), cupy.empty(len(case.parameters), np.float32), cupy.zeros(2)
+    work, parameters = tensor.allocate(case.sizes, (n,), card), put(case.parameters)
+    X, epoch = put(case.X), visits(case.index if index else None, case.weight if weight else None, [GRADIENT], cupy)
+    g = cupy.zeros((1, len(case.parameters)), np.float32)
     tensor.halve(work, parameters)
-    tensor.forward(work, X, put(case.y), rows, weights, n, parameters)
-    tensor.weight_gradient(work, X, rows, n)
-    tensor.gradient(work, g, n, totals)
-    return Result(work.dz1.get(), g.get(), totals.get())
+    tensor.forward(work, X, put(case.y), epoch, n, parameters)
+    tensor.step(work, X, epoch, n, "momentum", parameters, g)
+    assert not work.tickets.get().any()
+    return Result(work.dz1.get(), g.get()[0], epoch.totals.get()[0, :2])
+
+
+def visits(order: np.ndarray | None, weights: np.ndarray | None, table: list[Step], cupy: ModuleType) -> Epoch:
+    """An epoch from its start, on the card of `cupy`."""
+    put, zeros = cupy.asarray, cupy.zeros
+    return Epoch(
+        zeros(2, np.int32), None if order is None else put(order), None if weights is None else put(weights),
+        put(np.array(table, np.float32)), zeros((len(table), 3)), zeros(1, np.uint64),
+    )  # fmt: skip
 
 
 def answer(case: Problem, index: bool = True, weight: bool = False) -> Answer:

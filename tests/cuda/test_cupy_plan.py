@@ -125,6 +125,27 @@ class PlanTests:
     def test_batches_are_those_of_the_numpy_backend(self, sizes, kind, precision):
         self.agree(Network(sizes), precision, *data(kind))
 
+    @pytest.mark.parametrize("precision", ["float64", "float16"])
+    @pytest.mark.parametrize("activation", ["relu", ("silu", "tanh", "relu")], ids=str)
+    def test_the_middle_of_a_deep_net_gives_what_its_operations_do(self, activation, precision):
+        X, y = data("real")
+        learner = self.plan(Network((30, 12, 21, 50, 5), activation), precision).learner(find("sgd"), Settings())
+        rows = self.rows(X, y, real=REAL.get(precision, np.float32))
+        assert learner.fused
+        loss, g = learner.gradient(rows)
+        learner.fused = False
+        want_loss, want = learner.gradient(rows)
+        tolerance = LOW.get(precision, 1e-12)
+        assert loss == pytest.approx(want_loss, rel=tolerance)
+        np.testing.assert_allclose(g, want, rtol=0, atol=tolerance * np.abs(want).max())
+
+    @pytest.mark.parametrize("network", [
+        Network(DEEP, ("relu", "tanh")), Network(DEEP, dropout=0.1), Network(DEEP, loss="squared_error"),
+        Network(DEEP, numbers=(0.1, 0.0, 0.0)), Network((30, 5)), Network((30, 2000, 5)),
+    ], ids=str)  # fmt: skip
+    def test_the_middle_leaves_alone_what_it_cannot_do(self, network):
+        assert not self.plan(network).learner(find("sgd"), Settings()).fused
+
     @pytest.mark.parametrize("options", [
         {"rule": "adam", "rate": 0.01}, {"l2": 0.01}, {"settings": Settings(clip=0.05)}, {"batch": 200}, {"weight": 1},
     ], ids=str)  # fmt: skip
@@ -132,7 +153,7 @@ class PlanTests:
         if "weight" in options:
             options["weight"] = np.random.default_rng(9).random(200)
         learner = self.agree(Network(SIZES), "float16", *data(), **options)
-        if learner.tensor:
+        if learner.tensor and "settings" not in options:  # they do not clip
             assert learner.session.work is not None
         assert self.agree(Network(SIZES), "float16", *data(), tensor=False, **options).session.work is None
         X, y = data()
@@ -156,7 +177,8 @@ class PlanTests:
         self.agree(Network(SIZES), "float64", *data(), **options)
 
     @pytest.mark.parametrize(
-        "activation", ["identity", "logistic", "tanh", "leaky_relu", "elu", "gelu", "silu", ("relu", "gelu")]
+        "activation",
+        ["identity", "logistic", "tanh", "leaky_relu", "elu", "gelu", "silu", ("relu", "gelu"), ("gelu", "relu")],
     )
     def test_every_activation(self, activation):
         self.agree(Network(DEEP, activation), "float64", *data("real"), epochs=1)
@@ -186,9 +208,17 @@ class PlanTests:
             return plan
 
         monkeypatch.setattr(type(self.backend), "plan", small)
-        for network in (Network(SIZES), Network(DEEP, dropout=0.2)):
+        for network in (Network(SIZES), Network(DEEP), Network(DEEP, dropout=0.2)):
             learner = self.agree(network, "float64", *data(), batch=80)
             assert learner.launches == "one by one: a batch takes several tiles"
+
+    def test_a_smaller_batch_may_have_more_shares(self, monkeypatch):
+        from fastmlp.kernels.cuda import sums
+
+        monkeypatch.setattr(sums, "MOST_SLOTS", 4)
+        assert sums.slots(40) < sums.slots(32)
+        for network in (Network(SIZES), Network(DEEP, "tanh")):
+            self.agree(network, "float64", *data(n=72), batch=40)
 
     def test_rows_stay_in_place_from_full_batch_to_full_batch(self, monkeypatch):
         from fastmlp.kernels import cuda
@@ -204,7 +234,9 @@ class PlanTests:
         assert len(calls) == 2
 
     @pytest.mark.parametrize("precision", ["float32", "float16"])
-    @pytest.mark.parametrize("network", [Network(SIZES), Network(DEEP, dropout=0.2)], ids=["small", "deep"])
+    @pytest.mark.parametrize(
+        "network", [Network(SIZES), Network(DEEP), Network(DEEP, dropout=0.2)], ids=["small", "deep", "dropout"]
+    )
     def test_graphs_give_the_bits_of_launches_one_by_one(self, network, precision, monkeypatch):
         from fastmlp.backends import cupy_learner
 
@@ -217,6 +249,22 @@ class PlanTests:
         assert single[4].launches.startswith("one by one: TypeError")
         for a, b in zip(graphs[:4], single[:4], strict=True):
             assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+    @pytest.mark.parametrize("precision", ["float64", "float16"])
+    @pytest.mark.parametrize(("batch", "index"), [(64, True), (64, False), (200, True), (200, False)])
+    def test_several_epochs_in_one_call_are_the_same_epochs(self, batch, index, precision):
+        X, y = data()
+        steps, rows = -(-200 // batch), self.rows(X, y, real=REAL.get(precision, np.float32))
+        one, several = (self.plan(Network(SIZES), precision).learner(find("adam"), Settings()) for _ in range(2))
+        random, rates = np.random.default_rng(3), np.linspace(0.01, 0.02, 6 * steps).reshape(6, steps)
+        for calls in ([0, 1, 2], [3, 4], [5]):  # the second and the third use the places of the first
+            orders = [random.permutation(200) for _ in calls] if index else [None] * len(calls)
+            want = [
+                one.epoch(Rows(rows.X, rows.y, order), batch, rates[k]) for order, k in zip(orders, calls, strict=True)
+            ]
+            together = Rows(rows.X, rows.y, np.concatenate(orders) if index else None)
+            assert several.epochs(together, batch, rates[calls]) == want
+        np.testing.assert_array_equal(*(self.backend.to_host(it.plan.parameters) for it in (one, several)))
 
     @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
     def test_two_runs_give_the_same_bits(self, precision):
@@ -267,14 +315,16 @@ class TestEmulated(PlanTests):
                 learner.epoch(rows, 8, np.full(25, 0.1))
             assert fake_array.host_reads == before + 2  # the totals of each epoch
 
-    def test_an_epoch_is_a_few_graphs(self):
+    # gather, middle, update beside the products; of a layer below, add_bias and delta
+    @pytest.mark.parametrize(("sizes", "kernels"), [(SIZES, 3), (DEEP, 5)], ids=str)
+    def test_an_epoch_is_a_few_graphs(self, sizes, kernels):
         X, y = data()
-        learner, rows = self.plan(Network(SIZES)).learner(find("momentum"), Settings()), self.rows(X, y)
+        learner, rows = self.plan(Network(sizes)).learner(find("momentum"), Settings()), self.rows(X, y)
         learner.epoch(rows, 3, np.full(67, 0.1))
         before, launches = fake_card.Graph.launched, fake_cupy.launches
         learner.epoch(rows, 3, np.full(67, 0.1))
-        assert fake_card.Graph.launched - before == 4  # 66 = 2 * 32 + 2; the last batch, of 2 rows, goes alone
-        assert fake_cupy.launches - launches == 67 * 5  # begin, gather, middle, finish, update: beside two products
+        assert fake_card.Graph.launched - before == 4  # 66 = 2 * 32 + 2, and the last batch, of 2 rows
+        assert fake_cupy.launches - launches == 67 * kernels + 4  # and one behind each graph
 
     def test_memory_stays_where_it_is_and_is_returned(self):
         X, y = data()

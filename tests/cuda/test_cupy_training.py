@@ -156,7 +156,7 @@ def test_a_batch_for_which_there_is_no_room_passes_in_tiles(cupy, monkeypatch):
     y = X[:, :4].argmax(axis=1)
     options = dict(batch_size="full", epochs=2, backend="cupy", hidden=(30,), precision="float64", **QUIET)
     expected = fastmlp.train(X, y, **options)
-    monkeypatch.setattr(fake_card, "memory_limit", fake_card.memory_used + 700_000)
+    monkeypatch.setattr(fake_card, "memory_limit", fake_card.memory_used + 900_000)
     with pytest.warns(UserWarning, match=r"no room for 1,500 rows on their way at once: .* tiles of 375 rows"):
         model = fastmlp.train(X, y, **options)
     assert model.plan.tile_rows < 1500

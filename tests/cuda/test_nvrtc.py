@@ -10,9 +10,10 @@ import importlib.metadata
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fastmlp.kernels import cuda
-from fastmlp.kernels.cuda import tensor, tensor_tiles
+from fastmlp.kernels.cuda import fused, tensor, tensor_tiles
 from fastmlp.kernels.cuda.launch import THREADS
 from fastmlp.kernels.cuda.nvrtc import source
 from tensor_cases import PROCESSORS, SHARED
@@ -25,9 +26,15 @@ TYPES = {  # REAL and ITEM
     "float-float": CARDS, "float-f16": [75, 86, 100], "float-bf16": [80, 120], "double-double": [75, 90],
 }  # fmt: skip
 NETS = {(784, 160, 10): list(PROCESSORS), (784, 256, 16): [80, 86, 90], (20, 100, 3): [90]}  # of the tensor cores
-MIDDLE = {"float": 160, "double": 96}  # hidden units, and threads, by REAL: all that ten classes leave room for
+# Of the kernel `middle`, by REAL: hidden units, classes, rows of a tile, and blocks that a multiprocessor must hold.
+MIDDLE = {
+    "float": [(160, 10, 8, 4), (160, 10, 16, 4), (512, 10, 8, 1), (1, 1, 8, 4), (700, 2, 8, 1), (64, 32, 16, 4)],
+    "double": [(160, 10, 8, 2), (96, 10, 16, 3), (250, 10, 8, 1), (64, 16, 16, 4)],
+}
+# Of its stand-in on tensor cores: hidden units, classes, and blocks that a multiprocessor must hold.
+TENSOR_MIDDLE = [(160, 10, 4), (256, 16, 2), (250, 3, 2), (100, 10, 5), (17, 16, 16), (1, 1, 16)]
 NAMES = {path.stem for path in Path(cuda.__file__).parent.glob("*.cu")}
-PLAIN = sorted(name for name in NAMES if not name.startswith("tensor"))
+PLAIN = sorted(name for name in NAMES if name != "middle" and not name.startswith("tensor"))
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +68,8 @@ def compiled(nvrtc: ctypes.CDLL, code: str, card: int, options: tuple[str, ...])
 
 def check(
     nvrtc: ctypes.CDLL, name: str, card: int, options: tuple[str, ...], threads: int, blocks: int = BLOCKS
-) -> None:
-    """It compiles without a word, spills nothing, and a multiprocessor can hold so many blocks of so many threads."""
+) -> str:
+    """The log. It compiles without a word, spills nothing, and a multiprocessor can hold so many blocks of threads."""
     results = compiled(nvrtc, source(name), card, options)
     assert results["CUBIN"].startswith("\x7fELF")
     log = results["ProgramLog"]
@@ -74,21 +81,41 @@ def check(
     assert max(registers) * threads * blocks <= REGISTERS, log
     assert max(map(int, re.findall(r"(\d+) bytes smem", log)), default=0) <= STATIC, log
     assert "warning" not in log, log
+    return log
 
 
-def options_of(name: str, pair: str) -> tuple[tuple[str, ...], int]:
-    """What a source is compiled with, and the threads of a block."""
+def types_of(pair: str) -> tuple[str, str]:
+    """The options that set REAL and ITEM."""
     real, item = pair.split("-")
-    types = f"-DREAL={real}", f"-DITEM={item}"
-    if name == "middle":
-        return (*types, f"-DUNITS={MIDDLE[real]}", "-DCLASSES=10"), MIDDLE[real]
-    return types, THREADS
+    return f"-DREAL={real}", f"-DITEM={item}"
+
+
+def middle_of(H: int, O: int, rows: int) -> tuple[str, ...]:
+    """The options that set the sizes of `middle`."""
+    return f"-DUNITS={H}", f"-DCLASSES={O}", f"-DTILE={rows}"
 
 
 @pytest.mark.parametrize(("pair", "card"), [(pair, card) for pair, cards in TYPES.items() for card in cards])
 @pytest.mark.parametrize("name", PLAIN)
 def test_compiles_without_spills(name, pair, card, nvrtc):
-    check(nvrtc, name, card, *options_of(name, pair), BLOCKS)
+    check(nvrtc, name, card, types_of(pair), THREADS)
+
+
+@pytest.mark.parametrize(("pair", "card"), [(pair, card) for pair, cards in TYPES.items() for card in cards])
+def test_middle_compiles_without_spills(pair, card, nvrtc):
+    real = np.dtype({"float": "f4", "double": "f8"}[pair.split("-")[0]])
+    for H, O, rows, blocks in MIDDLE[pair.split("-")[0]]:
+        assert fused.middle_fits(H, O, real)
+        log = check(nvrtc, "middle", card, (*types_of(pair), *middle_of(H, O, rows)), -(-H // 32) * 32, blocks)
+        assert int(re.search(r"(\d+) bytes smem", log)[1]) == fused.middle_bytes(rows, H, O, real)
+
+
+@pytest.mark.parametrize("card", PROCESSORS)
+def test_middle_on_tensor_cores_compiles_without_spills(card, nvrtc):
+    for H, O, blocks in TENSOR_MIDDLE:
+        options = (*types_of("float-f16"), f"-DHIDDEN={H}", f"-DCLASSES={O}")
+        log = check(nvrtc, "tensor_middle", card, options, -(-H // fused.WARP_UNITS) * 32, blocks)
+        assert int(re.search(r"(\d+) bytes smem", log)[1]) * blocks <= SHARED[card], log
 
 
 @pytest.mark.parametrize(
@@ -96,35 +123,42 @@ def test_compiles_without_spills(name, pair, card, nvrtc):
 )
 def test_tensor_kernels_fit_the_card(sizes, capability, nvrtc):
     card = tensor_tiles.Card(capability, PROCESSORS[capability], SHARED[capability])
-    for tiles in {tensor_tiles.forward_tiles(sizes, n, card) for n in (128, 42_000)}:
-        assert tiles.shared <= card.shared
-        check(nvrtc, "tensor_forward", capability, tensor.constants(sizes, tiles), tiles.threads, 1)
-    tiles = tensor_tiles.gradient_tiles(sizes, card)
-    assert tiles.shared <= card.shared
-    check(nvrtc, "tensor_gradient", capability, tensor.constants(sizes, tiles), tiles.threads, 1)
-    check(nvrtc, "tensor_update", capability, tensor.constants(sizes, None, "adamw"), THREADS, 4)
+    forward, step = tensor_tiles.forward_tiles(sizes, card), tensor_tiles.step_tiles(sizes, card)
+    assert max(forward.shared, step.shared) <= card.shared
+    threads, rule = tensor_tiles.threads(sizes[1]), {"RULE": "adamw", "STATES": 2}
+    check(nvrtc, "tensor_forward", capability, tensor.constants(sizes, forward), threads, 1)
+    check(nvrtc, "tensor_step", capability, tensor.constants(sizes, step, **rule), threads, 1)
+    check(nvrtc, "tensor_halves", capability, tensor.constants(sizes), THREADS, 4)
 
 
 def test_every_source_is_compiled():
-    assert {*PLAIN, "tensor_forward", "tensor_gradient", "tensor_update"} == NAMES
+    assert {*PLAIN, "middle", "tensor_middle", "tensor_forward", "tensor_step", "tensor_halves"} == NAMES
 
 
-@pytest.mark.parametrize("name", ["rows", "layer", "middle"])
-def test_no_double_arithmetic_among_floats(name, nvrtc):
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("rows", ()),
+        ("layer", ()),
+        ("loss", ()),
+        ("middle", middle_of(160, 10, 8)),
+        ("tensor_middle", ("-DHIDDEN=160", "-DCLASSES=10")),
+    ],
+)
+def test_no_double_arithmetic_among_floats(name, sizes, nvrtc):
     """One stray double constant would run at a 64th of the rate on most cards."""
-    assert ".f64" not in compiled(nvrtc, source(name), 90, options_of(name, "float-f16")[0])["PTX"]
+    assert ".f64" not in compiled(nvrtc, source(name), 90, (*types_of("float-f16"), *sizes))["PTX"]
 
 
 def test_no_double_arithmetic_in_tensor_kernels(nvrtc):
     card, sizes = tensor_tiles.Card(90, 132, SHARED[90]), (20, 12, 3)
-    forward, gradient = tensor_tiles.forward_tiles(sizes, 128, card), tensor_tiles.gradient_tiles(sizes, card)
-    for name, tiles in (("tensor_forward", forward), ("tensor_gradient", gradient)):
-        assert ".f64" not in compiled(nvrtc, source(name), 90, tensor.constants(sizes, tiles))["PTX"]
+    forward = tensor.constants(sizes, tensor_tiles.forward_tiles(sizes, card))
+    assert ".f64" not in compiled(nvrtc, source("tensor_forward"), 90, forward)["PTX"]
 
 
 def test_other_memory_than_the_launcher_counts_is_found(nvrtc):
     card, sizes = tensor_tiles.Card(90, 132, SHARED[90]), (20, 12, 3)
-    tiles = tensor_tiles.forward_tiles(sizes, 128, card)
+    tiles = tensor_tiles.forward_tiles(sizes, card)
     with pytest.raises(AssertionError, match="count differently"):
         options = tensor.constants(sizes, tiles._replace(shared=tiles.shared + 16))
         compiled(nvrtc, source("tensor_forward"), 90, options)
@@ -132,4 +166,4 @@ def test_other_memory_than_the_launcher_counts_is_found(nvrtc):
 
 def test_error_in_a_source_is_found(nvrtc):
     with pytest.raises(AssertionError, match="REALLY"):
-        compiled(nvrtc, source("rows").replace("REAL*", "REALLY*"), 90, options_of("rows", "float-float")[0])
+        compiled(nvrtc, source("rows").replace("REAL*", "REALLY*"), 90, types_of("float-float"))

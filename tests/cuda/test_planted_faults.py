@@ -8,10 +8,11 @@ from __future__ import annotations
 import fake_card
 import numpy as np
 import pytest
+from tolerance import tolerance
 
 from fastmlp.backends.base import Rows
 from fastmlp.backends.numpy import NumpyBackend
-from fastmlp.network import Network, initialise
+from fastmlp.network import Network, initialise, layer_views
 from fastmlp.optimizers import Settings, find
 
 N, I, BATCH = 250, 9, 100
@@ -41,32 +42,46 @@ def put_fault(fresh, file: str, right: str, wrong: str) -> None:
     fresh.setattr(nvrtc, "source", lambda name: source(name).replace(right, wrong) if name == file else source(name))
 
 
-BARRIER, SOFTMAX, SUMS = "        __syncthreads();\n", "\n        if (warp == 0) {", "        for (int o = thread"
-OWN_KEY, ANY_KEY = (f"const unsigned long long own = {key};\n    change" for key in ("*key + layer", "*key"))
+BARRIER, SUMS = "        __syncthreads();\n", "            for (int o = first"
+ASK, LOGITS = "        ask_for(begin + step)", "\n        for (int i = thread"
+SOFTMAX, BACK = "\n        if (thread < TILE) {", "\n        if (unit < UNITS) {"
+OWN_KEY, ANY_KEY = (
+    f"const unsigned long long own = {key};\n    change"
+    for key in ("step_key(*key, turn, step) + layer", "step_key(*key, turn, step)")
+)
 SHUFFLE, Z, A = "__shfl_xor_sync(ALL, v, lane)", "number(z[n * H + h])", "number(a[n * H + h])"
 FAULTS = {
-    "rows not picked": (SMALL, "rows", "const long long row = index[n];", "const long long row = n;"),
-    "last row left out": (SMALL, "rows", "if (n >= N) return;", "if (n >= N - 1) return;"),
-    "step not counted": (SMALL, "rows", "*step = int(now + 1);", "*step = 0;"),
-    "order of another step": (SMALL, "rows", "order[first + n]", "order[n]"),
-    "numbers of the first step": (SMALL, "rows", "table[now * NUMBERS", "table[0 * NUMBERS"),
-    "middle: no mask": (SMALL, "middle", "v > 0 ? d : REAL(0)", "d"),
-    "middle: rows of a tile mixed up": (SMALL, "middle", "y[begin + lane]", "y[lane]"),
-    "middle: no barrier behind a tile": (SMALL, "middle", "__syncthreads();  // the next tile", "// the next tile"),
+    "rows not picked": (SMALL, "rows", "row_of(order, begin + n)", "begin + n"),
+    "last row left out": (SMALL, "rows", "if (i < left) write", "if (i < left - W) write"),
+    "steps not counted": (SMALL, "rows", "turn[STEPS_TAKEN] += steps", "turn[STEPS_TAKEN] += 0"),
+    "rows not counted": (SMALL, "rows", "turn[ROWS_VISITED] += rows", "turn[ROWS_VISITED] += 0"),
+    "order of another step": (SMALL, "rows", "turn[ROWS_VISITED] + visit", "turn[ROWS_VISITED]"),
+    "numbers of another step": (SMALL, "update", "table, turn[STEPS_TAKEN] + step,", "table, turn[STEPS_TAKEN],"),
+    "middle: no mask": (SMALL, "middle", "value > 0 ? back : REAL(0)", "back"),
+    "middle: rows of a tile mixed up": (SMALL, "middle", "y[begin + thread]", "y[thread]"),
+    "middle: another tile asked for": (SMALL, "middle", "from = z + begin * UNITS", "from = z + begin / 2 * UNITS"),
+    "middle: lanes of a row not added up": (SMALL, "middle", "lanes = TILE; lanes < 32", "lanes = TILE; lanes < 16"),
+    "middle: no barrier behind the hidden layer": (SMALL, "middle", BARRIER + ASK, ASK),
     "middle: no barrier before softmax": (SMALL, "middle", BARRIER + SOFTMAX, SOFTMAX),
-    "middle: rows beyond the last": (SMALL, "middle", "r < rows; r++) db2", "r < TILE; r++) db2"),
+    "middle: no barrier before the logits": (SMALL, "middle", BARRIER + LOGITS, LOGITS),
+    "middle: no barrier behind the softmax": (SMALL, "middle", BARRIER + BACK, BACK),
+    "middle: rows beyond the last": (SMALL, "middle", "thread < rows ? sum[o]", "true ? sum[o]"),
+    "columns counted from a block's first": (DEEP, "layer", "int((column + i) % W)", "int(i % W)"),
     "mask by the wrong element": (DEEP, "layer", f"{Z}, {A}", "number(z[h]), number(a[h])"),
     "other units left out on the way back": (DEEP, "layer", OWN_KEY, ANY_KEY),
     "no barrier in column sums": (DEEP, "layer", "    __syncthreads();\n", ""),
     "a slope beside the activation": (DEEP, "layer", "return p + a * (1 - p);", "return p;"),
     "a lane shuffled no more": (DEEP, "loss", f"v += {SHUFFLE}", f"v += lane == 2 ? REAL(0) : {SHUFFLE}"),
+    "a row shuffled no more": (DEEP, "loss", f"v += {SHUFFLE}", f"v += lane == 8 ? REAL(0) : {SHUFFLE}"),
     "no smoothing": (DEEP, "loss", "factor * (smoothing / O)", "REAL(0)"),
     "a tile's sums forgotten": (DEEP, "loss", ": *slot(sums, o);", ": REAL(0);"),
-    "no barrier between dz and its sums": (DEEP, "loss", BARRIER + SUMS, SUMS),
-    "gradient not clipped": (SMALL, "update", "if (sum > longest) d", "if (false) d"),
+    "a row that is not there counted": (DEEP, "loss", "if (there) {\n            losses", "{\n            losses"),
+    "no barrier between dz and its sums": (DEEP, "loss", "    " + BARRIER + SUMS, SUMS),
+    "gradient not clipped": (SMALL, "update", "length > longest ?", "false ?"),
     "biases held small too": (SMALL, "update", "return k % 2 == 0;", "return true;"),
-    "last share not added up": (SMALL, "update", "k < K; k += ROWS", "k < K - 1; k += ROWS"),
-    "penalty forgotten": (SMALL, "update", "totals[2] +=", "totals[1] += 0 *"),
+    "last share not added up": (SMALL, "update", "j * ROWS < K ?", "j * ROWS < K - 1 ?"),
+    "no barrier before the last sums": (SMALL, "update", "    __syncthreads();\n    sum = 0;", "    sum = 0;"),
+    "penalty forgotten": (SMALL, "update", "now + 2] +=", "now + 2] += 0 *"),
 }  # fmt: skip
 
 
@@ -101,6 +116,61 @@ def test_fault_shows(fault, cupy, fresh, expected):
         return
     for network in (SMALL, DEEP):
         np.testing.assert_allclose(train(CupyBackend(), network), expected[network], rtol=1e-9, atol=1e-12)
+
+
+HALF_NET = Network((I, 150, 5))
+MEET = "        __syncthreads();\n"
+ASKED, ADDED, CLEARED = (
+    "        float loss = 0, right = 0;",
+    "        losses += loss",
+    "    TailSums<FRAGMENTS> sums = {};",
+)
+TENSOR_FAULTS = {
+    "no barrier behind the weights": ("    __syncthreads();\n\n" + CLEARED, CLEARED),
+    "no barrier before softmax": (MEET + ASKED, ASKED),
+    "no barrier behind the softmax": (MEET + ADDED, ADDED),
+    "totals of one warp": ("w < WARPS; w++) sum", "w < 1; w++) sum"),
+    "every hidden unit passes": ("(short)a[half] <= 0", "false"),
+    "the mask of the next unit": ("(int)a[half] < 1 << 16", "(short)a[half] <= 0"),
+    "rows beyond the last": ("label < 0 ? 0.0f : 1.0f", "1.0f"),
+    "labels of the first tile": ("n < N ? y[n]", "n < N ? y[n % ROWS]"),
+    "the same tile asked for": ("ask_for(begin + step)", "ask_for(begin)"),
+    "units in the order of rows": ("input_row(i / 16)", "i / 16"),
+    "a bias of a unit behind": ("bias + h + 16 * k + 2 * j", "bias + h + 16 * k + j"),
+    "the second fragment's weights": ("W2 + 16 * k * C_PITCH", "W2"),
+    "bias gradients of one row": ("add_lanes(sums.db1[k][j][e], 4, 16)", "sums.db1[k][j][e]"),
+    "weights not turned": ("sums, 1, H, h, 2, g, t", "sums, O, 1, h, 2, g, t"),
+    "weights behind the classes": ("i % 16 < O ?", "true ?"),
+}  # fmt: skip
+
+
+def off_by(backend) -> float:
+    """How far the loss and the gradient in float16 are from those in float64, by their norm; infinite where NaN."""
+    random = np.random.default_rng(1)
+    X, y = random.integers(0, 256, (N, I)).astype(np.uint8), random.integers(0, 5, N).astype(np.int32)
+    start = initialise(HALF_NET.sizes, random, np.dtype(np.float64))
+    start = (start + 0.1 * random.standard_normal(len(start))).astype(np.float16)  # rounding them is no error
+    results = []
+    for on, real, precision in ((NumpyBackend(), np.float64, ()), (backend, np.float32, ("float16",))):
+        learner = on.plan(HALF_NET, start.astype(real), None, *precision).learner(find("sgd"), Settings())
+        loss, g = learner.gradient(Rows(on.asarray(X), on.asarray(y)))
+        results.append([np.array([loss]), *(part.ravel() for kind in layer_views(g, HALF_NET.sizes) for part in kind)])
+    with np.errstate(all="ignore"):
+        errors = [np.linalg.norm(b - a) / np.linalg.norm(a) for a, b in zip(*results, strict=True)]
+    return max(np.nan_to_num(errors, nan=np.inf))
+
+
+@pytest.mark.parametrize("fault", [None, *TENSOR_FAULTS])
+def test_fault_of_the_middle_on_tensor_cores_shows(fault, cupy, fresh):
+    from fastmlp.kernels.cuda import fused
+
+    from fastmlp.backends.cupy import CupyBackend
+
+    fresh.setattr(fused, "FEWEST_ROWS", 1)
+    backend = CupyBackend()
+    if fault:
+        put_fault(fresh, "tensor_middle", *TENSOR_FAULTS[fault])
+    assert (off_by(backend) > tolerance("half", np.float32)[0]) == bool(fault)
 
 
 SLOT = "*slot(sums, h) = sum;"

@@ -6,7 +6,19 @@ import numpy as np
 import oracle
 import pytest
 from fastmlp.kernels.cuda import tensor, tensor_tiles
-from tensor_cases import CASES, PROCESSORS, REFERENCE, SHARED, SMALL, answer, close, problem, step
+from tensor_cases import (
+    CASES,
+    GRADIENT,
+    PROCESSORS,
+    REFERENCE,
+    SHARED,
+    SMALL,
+    answer,
+    close,
+    problem,
+    step,
+    visits,
+)
 from tolerance import assert_close, tolerance
 
 from fastmlp.optimizers import OPTIMIZERS, Settings, Step, step_scalars
@@ -45,64 +57,78 @@ def test_more_multiprocessors_than_tiles():
 
 
 class Trainer:
-    """A net on the card and its steps."""
+    """A net on the card and its steps, over batches of the case's rows."""
 
-    def __init__(self, case, batch, states, cupy) -> None:
+    def __init__(self, case, batches, states, table, cupy, order=None) -> None:
         put, P = cupy.asarray, len(case.parameters)
-        self.case, self.work = case, tensor.allocate(case.sizes, batch, SMALL[90])
-        self.X, self.y, self.w, self.put = put(case.X), put(case.y), put(case.parameters), put
-        self.s, self.totals = cupy.zeros((states, P), np.float32), cupy.zeros(2)
-        self.g, self.unused = cupy.empty(P, np.float32), cupy.zeros(2)
+        self.case, self.work = case, tensor.allocate(case.sizes, batches, SMALL[90])
+        self.X, self.y, self.w = put(case.X), put(case.y), put(case.parameters)
+        self.s, self.g = cupy.zeros((states, P), np.float32), cupy.zeros((1, P), np.float32)
+        self.epoch = visits(case.index if order is None else order, None, table, cupy)
+        self.aside = visits(case.index, None, [GRADIENT] * len(table), cupy)
         tensor.halve(self.work, self.w)
+        self.follows = False
 
-    def step(self, rows, rule, h) -> np.ndarray:
-        """One step on some rows. Returns the gradient."""
-        index, n = self.put(rows), len(rows)
-        tensor.forward(self.work, self.X, self.y, index, None, n, self.w)
-        tensor.weight_gradient(self.work, self.X, index, n)
-        tensor.gradient(self.work, self.g, n, self.unused)
-        tensor.update(self.work, rule, self.w, self.s, self.put(np.array(h, np.float32)), n, self.totals)
-        return self.g.get()
+    def gradient(self, n) -> np.ndarray:
+        """Of the next n rows; nothing moves."""
+        tensor.halve(self.work, self.w)
+        aside = self.aside._replace(step=self.epoch.step, visit=self.epoch.visit)
+        tensor.forward(self.work, self.X, self.y, aside, n, self.w)
+        tensor.step(self.work, self.X, aside, n, "momentum", self.w, self.g)
+        tensor.halve(self.work, self.w)
+        self.follows = False
+        return self.g.get()[0]
+
+    def step(self, n, rule) -> None:
+        """One step on the next n rows."""
+        tensor.forward(self.work, self.X, self.y, self.epoch, n, self.w, follows=self.follows)
+        self.follows = True
+        tensor.step(self.work, self.X, self.epoch, n, rule, self.w, self.s)
+        self.epoch = self.epoch._replace(step=self.epoch.step + 1, visit=self.epoch.visit + n)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_update_is_the_optimizers_rule(optimizer, cupy):
     """The gradient is the kernels' own, so that nothing but the rule is compared; penalties spare the biases."""
-    case, (rule, states, _), settings = problem((20, 12, 3), 77), OPTIMIZERS[optimizer], Settings(weight_decay=0.1)
-    trainer = Trainer(case, 77, states, cupy)
+    case, (rule, states, _), settings = problem((20, 12, 3), 66), OPTIMIZERS[optimizer], Settings(weight_decay=0.1)
+    table = [step_scalars(rule, 0.05, settings, t, np.dtype(np.float32), 0.01) for t in (1, 2, 3)]
+    trainer = Trainer(case, (22,), states, table, cupy)
     expected, state = case.parameters.astype(float), np.zeros((states, len(case.parameters)))
     weights = np.concatenate([np.full(part.size, name[1] == "W") for name, part in case.split(expected).items()])
-    for t in (1, 2, 3):
-        h = step_scalars(rule, 0.05, settings, t, np.dtype(np.float32), 0.01)
-        g = trainer.step(case.index, optimizer, h).astype(float)
+    for h in table:
+        g = trainer.gradient(22).astype(float)
+        trainer.step(22, optimizer)
         for which, held in ((weights, h), (~weights, h._replace(l2=0, shrink=0))):
             rule(expected, g, state, which, Step(*map(float, held)))
         assert_close(trainer.w.get(), expected, np.float32)
         assert_close(trainer.s.get(), state, np.float32)
-        half = np.zeros(trainer.work.W1.shape, np.float16)  # (BYTES, width(H))
-        half[:20, :12] = trainer.w.get()[: 20 * 12].reshape(20, 12)
-        np.testing.assert_array_equal(trainer.work.W1.get(), half)
-    np.testing.assert_array_equal(trainer.totals.get(), trainer.unused.get())
+        W1, W2 = trainer.work.W1.get(), trainer.work.W2.get()  # (BYTES, width(H)), (width(H), 16)
+        parts = case.split(trainer.w.get().astype(np.float16))
+        for halves, part, shape in ((W1, "dW1", (20, 12)), (W2, "dW2", (12, 3))):
+            padded = np.zeros_like(halves)
+            padded[: shape[0], : shape[1]] = parts[part].reshape(shape)
+            np.testing.assert_array_equal(halves, padded)
+    np.testing.assert_array_equal(trainer.epoch.totals.get(), trainer.aside.totals.get())
 
 
 def test_training_follows_the_oracle(cupy):
     """Two epochs of batches, the last of each a short one: the errors of float16 do not gather."""
-    case = problem((20, 12, 3), 77)
-    trainer, dtype = Trainer(case, 32, 1, cupy), np.dtype(np.float32)
-    W, b, states, t, loss = [w.astype(float) for w in case.W], [v.astype(float) for v in case.b], [[]] * 4, 0, 0.0
+    case, dtype = problem((20, 12, 3), 77), np.dtype(np.float32)
+    table = [step_scalars(OPTIMIZERS["momentum"].rule, 0.5, Settings(), t, dtype) for t in range(1, 7)]
+    trainer = Trainer(case, (32, 13), 1, table, cupy, np.concatenate([case.index, case.index]))
+    W, b, states, t, loss = [w.astype(float) for w in case.W], [v.astype(float) for v in case.b], [[]] * 4, 0, []
     for _ in range(2):
         for start in range(0, 77, 32):
             rows, t = case.index[start : start + 32], t + 1
             x, y = case.X[rows, :20] / 255, case.y[rows]
-            loss += oracle.loss(x, y, W, b) * len(rows)
+            loss.append(oracle.loss(x, y, W, b) * len(rows))
             dW, db = oracle.gradients(x, y, W, b)
             moved = [oracle.step("momentum", w, g, s, t, 0.5, 0.9)
                      for w, g, s in zip((*W, *b), (*dW, *db), states, strict=True)]  # fmt: skip
             states, W, b = [s for _, s in moved], [w for w, _ in moved[:2]], [w for w, _ in moved[2:]]
-            h = step_scalars(OPTIMIZERS["momentum"].rule, 0.5, Settings(), t, dtype)
-            trainer.step(rows, "momentum", h)
+            trainer.step(len(rows), "momentum")
     relative = tolerance("half", np.float32)[0]
-    assert trainer.totals.get()[0] == pytest.approx(loss, rel=relative)
+    np.testing.assert_allclose(trainer.epoch.totals.get()[:, 0], loss, rtol=relative)
     expected = np.concatenate([W[0].ravel(), b[0], W[1].ravel(), b[1]])
     assert np.linalg.norm(trainer.w.get() - expected) < relative * np.linalg.norm(expected)
 
@@ -129,15 +155,15 @@ def test_nan_among_the_parameters_is_a_nan_loss():
 @pytest.mark.parametrize("capability", PROCESSORS)
 def test_tiles_fit_the_card(capability, sizes):
     card = tensor_tiles.Card(capability, PROCESSORS[capability], SHARED[capability])
-    for n in (1, 128, 1000, 42_000, 1_000_000):
-        forward, gradient = tensor_tiles.forward_tiles(sizes, n, card), tensor_tiles.gradient_tiles(sizes, card)
-        blocks, slices, splits, share = tensor_tiles.grid(sizes, n, card)
-        assert max(forward.shared, gradient.shared) <= card.shared
-        assert tensor_tiles.width(sizes[1]) % (8 * forward.unit_warps) == 0
-        assert 1 <= blocks <= card.processors
-        assert slices * 16 * gradient.input_warps * gradient.input_tiles >= sizes[0]
-        assert splits * slices <= max(card.processors, slices)
-        assert (splits - 1) * share < n <= splits * share  # every share has rows
+    forward, step = tensor_tiles.forward_tiles(sizes, card), tensor_tiles.step_tiles(sizes, card)
+    assert max(forward.shared, step.shared) <= card.shared
+    for n in (1, 128, 1000, tensor_tiles.MOST_ROWS):
+        tiles, shares = tensor_tiles.forward_grid(sizes, n, card)
+        assert tiles * tensor_tiles.ROWS_OF_TILE >= n
+        assert 1 <= shares <= -(-sizes[0] // forward.chunk)  # every share has inputs
+        slices, shares = tensor_tiles.step_grid(sizes, n, card)
+        assert slices * tensor_tiles.INPUTS_OF_SLICE >= sizes[0]
+        assert 1 <= shares <= -(-n // step.chunk)  # every share has rows
 
 
 def test_lanes_that_read_together_read_different_banks():
@@ -147,16 +173,18 @@ def test_lanes_that_read_together_read_different_banks():
     for count in range(16, 1024, 16):
         pitch = tensor_tiles.spread(count)
         assert pitch >= count
-        for address in (g * pitch + 4 * t, 2 * t * pitch + 4 * g):  # fragments of X in tensor_forward, tensor_gradient
-            assert len(set(address // 4 % 32)) == 32
+        assert len(set((g * pitch + 4 * t) // 4 % 32)) == 32  # fragments of X in tensor_forward
         assert len(set(((eight * pitch + 4 * np.arange(4)) // 4 % 32).flat)) == 32  # a matrix's rows, 16 bytes each
 
 
-def test_reference_net_fills_an_h200():
-    """The tiles that docs/gpu.md counts on: 263 tiles of 160 rows, two a multiprocessor, and 5 * 26 blocks."""
+def test_small_batches_are_shared_on_an_h200():
+    """What docs/gpu.md counts on: 8 tiles of 16 rows, 7 shares of the inputs; 49 slices, which take all rows."""
     card = tensor_tiles.Card(90, 132, SHARED[90])
-    assert tensor_tiles.forward_tiles(REFERENCE, 42_000, card)[:4] == (4, 2, 5, 112)
-    assert tensor_tiles.grid(REFERENCE, 42_000, card)[:3] == (132, 5, 26)
+    assert tensor_tiles.forward_tiles(REFERENCE, card).chunk == 112
+    assert tensor_tiles.forward_grid(REFERENCE, 128, card) == (8, 7)
+    assert tensor_tiles.step_grid(REFERENCE, 128, card) == (49, 1)
+    assert tensor_tiles.forward_grid(REFERENCE, 1024, card) == (64, 2)
+    assert tensor_tiles.step_grid(REFERENCE, 1024, card) == (49, 2)
 
 
 def test_nets_and_cards_that_are_refused(cupy):
@@ -167,19 +195,21 @@ def test_nets_and_cards_that_are_refused(cupy):
     assert "257 hidden units" in tensor_tiles.unsupported((784, 257, 10), card)
     assert "17 classes" in tensor_tiles.unsupported((784, 160, 17), card)
     with pytest.raises(ValueError, match="17 classes"):
-        tensor.allocate((784, 160, 17), 1, card)
+        tensor.allocate((784, 160, 17), (1,), card)
+    with pytest.raises(ValueError, match="1 to 2048 rows, got 1 to 2049"):
+        tensor.allocate(REFERENCE, (1, 2049), card)
     assert tensor.card() == (90, 3, SHARED[90])
 
 
 def test_batches_that_are_refused(cupy):
     case = problem((20, 12, 3), 77)
-    trainer = Trainer(case, 32, 1, cupy)
-    work, X = trainer.work, trainer.X
-    with pytest.raises(ValueError, match="1 to 32 rows, for which there are buffers; got 33"):
-        tensor.weight_gradient(work, X, None, 33)
+    trainer = Trainer(case, (32, 13), 1, [GRADIENT], cupy)
+    work, X, epoch = trainer.work, trainer.X, trainer.epoch
+    with pytest.raises(ValueError, match="32 or 13 rows, which have room; got 33"):
+        tensor.expect_batch(work, X, epoch, 33)
     with pytest.raises(ValueError, match=r"uint8 array of shape \(90, 32\), got C-ordered uint8 \(90, 20\)"):
-        tensor.weight_gradient(work, cupy.asarray(case.X[:, :20].copy()), None, 32)
-    with pytest.raises(ValueError, match=r"int32 array of shape \(32,\)"):
-        tensor.weight_gradient(work, X, cupy.asarray(case.index), 32)
-    with pytest.raises(ValueError, match="at most 10 rows without an index"):
-        tensor.weight_gradient(work, X[:10], None, 32)
+        tensor.expect_batch(work, cupy.asarray(case.X[:, :20].copy()), epoch, 32)
+    with pytest.raises(ValueError, match="at most 10 rows, which the epoch visits; got 32"):
+        tensor.expect_batch(work, X[:10], epoch._replace(order=None), 32)
+    with pytest.raises(ValueError, match=r"int32 array of shape \(2,\)"):
+        tensor.expect_batch(work, X, epoch._replace(turn=epoch.table), 32)

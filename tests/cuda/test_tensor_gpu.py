@@ -10,7 +10,7 @@ from tensor_cases import CASES, REFERENCE, answer, close, problem, step
 from fastmlp.backends import load
 
 pytestmark = pytest.mark.gpu
-REAL = [(REFERENCE, 42_000), (REFERENCE, 128), ((784, 256, 16), 5000), *(case[:2] for case in CASES)]
+REAL = [(REFERENCE, 2048), (REFERENCE, 128), ((784, 256, 16), 1000), *(case[:2] for case in CASES)]
 
 
 @pytest.fixture
