@@ -31,6 +31,7 @@ from .peers.table import Row, ready
 from .time_to_accuracy import BATCH, HIDDEN, RATE, accuracy
 
 HEADS = ("", "wall, ms", "p10", "p90", "events, ms", "p10", "p90", "times fastmlp", "TFLOP/s")
+WARM_UP = 3  # runs of each candidate: the first compiles, the second may capture a graph
 NO_GPU = "no GPU to measure: fastmlp's cupy backend cannot be used here: {}"
 
 
@@ -49,7 +50,7 @@ def run(row: Row, processes: Mapping[str, Process], rounds: int, until: float, c
     """Check one row in every library, and time it until time.monotonic is `until`, or so many rounds."""
     console.print(f"{row.title} ...")
     opened = ready(row, processes)
-    times = measure(opened.candidates, rounds, lambda: None, until)
+    times = measure(opened.candidates, rounds, lambda: None, until, WARM_UP)
     failed = opened.failed | times.failed
     for line in record.absent(opened.refused, failed):
         console.print(f"  {line}")
@@ -91,8 +92,8 @@ def document(facts: Mapping[str, Any], measured: Sequence[Measured]) -> str:
     reached = "; ".join(f"{name} {100 * share:.2f} %" for name, share in facts["test accuracy"].items())
     return f"""# {facts["date"]}: fastmlp on a GPU beside its peers
 
-`{facts["command"]}` on {facts["device"]}, up to {facts["rounds"]} rounds after one of warm-up, {facts["minutes"]:.1f}
-minutes in all. Images are {facts["images"]}.
+`{facts["command"]}` on {facts["device"]}, up to {facts["rounds"]} rounds after {WARM_UP} of warm-up,
+{facts["minutes"]:.1f} minutes in all. Images are {facts["images"]}.
 
 Each library has a process of its own, stopped while others are timed; every candidate runs once a round, in an order
 that rotates. Data and start lie on the device; the order of the rows goes there within the clock, and the host has the
@@ -148,26 +149,25 @@ def main(
         libraries = start(LIBRARIES, console, stack)
         best = measure_ceilings()
         reached = accuracies(libraries.processes["cupy"], console) if "FASTMLP_MNIST" in os.environ else {}
-        measured = []
+        facts, measured = record.about(about, libraries.versions(), "benchmarks.gpu_peers"), []
         for done, row in enumerate(chosen):
             left = started + 60 * minutes - time.monotonic()  # each row gets its share of what is left
             until = time.monotonic() + left / (len(chosen) - done)
             measured.append(run(row, libraries.processes, rounds, until, console))
-        facts = record.about(about, libraries.versions(), "benchmarks.gpu_peers")
+            if keep:  # what there is: if it ends early, that remains
+                facts |= {
+                    "device": gpu, "rounds": rounds,
+                    "minutes": (time.monotonic() - started) / 60, "images": images_name(), "most rows": most,
+                    "not run": libraries.missing, "ceilings": best, "test accuracy": reached,
+                    "table": [row._asdict() | {"times": row.times._asdict()} for row in measured],
+                }  # fmt: skip
+                record.keep(folder, "gpu-peers", facts, document(facts, measured), console)
     shown = Table(*HEADS)
     for row in measured:
         shown.add_row(f"[bold]{row.title}[/]")
         for line in lines(row):
             shown.add_row(*line)
     console.print(shown)
-    if keep:
-        facts |= {
-            "device": gpu, "rounds": rounds,
-            "minutes": (time.monotonic() - started) / 60, "images": images_name(), "most rows": most,
-            "not run": libraries.missing, "ceilings": best, "test accuracy": reached,
-            "table": [row._asdict() | {"times": row.times._asdict()} for row in measured],
-        }  # fmt: skip
-        record.keep(folder, "gpu-peers", facts, document(facts, measured), console)
     if any(row.failed for row in measured):
         raise typer.Exit(1)
 

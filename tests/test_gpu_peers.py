@@ -68,6 +68,19 @@ def test_naive_cupy_does_the_same_work(module, numpy_as_cupy, changes):
         module("gpu.naive").trainers(work._replace(precision="float16"), "naive")
 
 
+def test_a_profile_adds_up_the_runs_of_each_kernel(module, capsys):
+    script = module("gpu_profile")
+    runs = [("a", 1.0), ("b", 5.0), ("a", 2.0), ("a", 4.0)]
+    assert script.by_kernel(runs) == [("a", 3, 2.0, 7.0), ("b", 1, 5.0, 5.0)]
+    calls = []
+    assert script.median_seconds(lambda: calls.append(1)) < 1
+    assert len(calls) == script.READINGS + 3
+    if isinstance(backends.load("cupy"), str):
+        with pytest.raises(pytest.importorskip("typer").Exit):
+            script.main()
+        assert "no GPU to measure" in capsys.readouterr().out
+
+
 def test_rungs_take_away_what_the_learner_has_and_no_rung_is_there_twice(module, numpy_as_cupy, monkeypatch):
     ours = module("gpu.ours")
 
@@ -75,7 +88,7 @@ def test_rungs_take_away_what_the_learner_has_and_no_rung_is_there_twice(module,
         def __init__(self, job, backend):
             self.learner = types.SimpleNamespace(**learner)
 
-    monkeypatch.setattr(ours, "Ours", Trainer)
+    monkeypatch.setattr(ours, "OnGpu", Trainer)
     learner = {}
     assert [trainer.name for trainer in ours.rungs(job(module))] == ["fastmlp float32"]
     learner = {"refusal": None, "fused": True}
@@ -145,7 +158,7 @@ def test_the_program_runs_whole_and_keeps_a_record(module, monkeypatch, tmp_path
     monkeypatch.setattr(script, "measure_ceilings", lambda: {"bytes_per_second": 1e12, "flop_per_second": 1e13})
     script.main(300, 2, 1.0, ["full", "batch-128-16"], True, tmp_path)
     record = json.loads(next(tmp_path.glob("*-gpu-peers.json")).read_text())
-    assert [row["key"] for row in record["table"]] == ["full", "batch-128-16"]
+    assert [row["key"] for row in record["table"]] == ["batch-128-16", "full"]
     assert all(len(seconds) == 2 for row in record["table"] for seconds in row["times"]["wall"].values())
     assert "naive" in record["not run"]
     text = next(tmp_path.glob("*-gpu-peers.md")).read_text()

@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 import cupy
+import numpy as np
 
 from benchmarks.peers.contract import NotThere
 from benchmarks.peers.jobs import Job
@@ -22,12 +23,28 @@ RUNGS: dict[str, dict[str, Any]] = {
 }
 
 
-def rungs(job: Job) -> list[Ours]:
+class OnGpu(Ours):
+    """See `contract.Streaming`."""
+
+    def __init__(self, job: Job, backend: str):
+        super().__init__(job, backend)
+        self.job = job
+
+    def several(self, order: np.ndarray | None, rates: np.ndarray, times: int) -> float:
+        """Epochs in one call."""
+        if times == 1 or order is not None:
+            return [self.epoch(order, rates) for _ in range(times)][-1]
+        return self.learner.epochs(self.rows, self.batch, np.tile(rates, (times, 1)))[-1].loss
+
+
+def rungs(job: Job) -> list[OnGpu]:
     """A trainer for each rung that differs from the one above it."""
     trainers, above = [], None
     for name, attributes in RUNGS.items():
-        trainer = Ours(job, "cupy")
+        trainer = OnGpu(job, "cupy")
         had = {key: getattr(trainer.learner, key) for key in attributes if hasattr(trainer.learner, key)}
+        if "tensor" in had and not trainer.learner.takes(trainer.rows, trainer.batch):
+            del had["tensor"]  # they have no part in it
         for key in had:
             setattr(trainer.learner, key, attributes[key])
         now = {key: attributes[key] for key in had}
@@ -39,7 +56,7 @@ def rungs(job: Job) -> list[Ours]:
     return trainers
 
 
-def trainers(job: Job, library: str) -> list[Ours]:
+def trainers(job: Job, library: str) -> list[OnGpu]:
     """All rungs."""
     if job.optimizer != "momentum":
         raise NotThere("the comparison on GPUs has momentum only")

@@ -15,7 +15,6 @@ from benchmarks.peers.with_torch import (
     OPERANDS,
     VERSIONS,
     Torch,
-    get_parameters,
     loss_of,
     network,
     optimizer,
@@ -31,8 +30,8 @@ DEVICE = "cuda"
 WARM_UP = 3  # steps before the capture: all is allocated and chosen then
 
 
-class TorchGraph:
-    """See `contract.Trainer`. An epoch is as many launches of one graph as it has whole batches.
+class TorchGraph(Torch):
+    """An epoch is as many launches of one graph as it has whole batches.
 
     A graph knows addresses only, so order, rates and the step's number lie on the device.
     """
@@ -100,8 +99,8 @@ class TorchGraph:
             for tensor in state.values():
                 tensor.zero_()
 
-    def epoch(self, order: np.ndarray | None, rates: np.ndarray) -> float:
-        """One epoch."""
+    def dispatch(self, order: np.ndarray | None, rates: np.ndarray) -> Tensor:
+        """One epoch, on its way; its loss will be there."""
         self.rates.copy_(torch.from_numpy(rates))
         if order is not None:
             given = torch.from_numpy(order)
@@ -114,20 +113,16 @@ class TorchGraph:
             self.graph.replay()
         if self.last is not None:
             self.last.replay()
-        return float(self.total) / len(self.y)
-
-    def parameters(self) -> np.ndarray:
-        """All parameters (P,)."""
-        return get_parameters(self.net)
+        return self.total / len(self.y)
 
 
 def trainers(job: Job, library: str) -> list[Any]:
-    """Eager, one graph, and compiled: where products are large also with the longer search for their kernels."""
+    """Eager, one graph, and compiled: where products are most of the time also with the longer search for kernels."""
     if job.optimizer != "momentum":
         raise NotThere("the comparison on GPUs has momentum only")
     torch._dynamo.reset()  # what was compiled for other jobs counts against a limit
     name = f"torch {job.precision}"
-    modes = ["reduce-overhead", "max-autotune"] if job.full or len(job.hidden) > 1 else ["reduce-overhead"]
+    modes = ["reduce-overhead", "max-autotune"] if job.full else ["reduce-overhead"]
     return [
         Torch(job, f"{name}, eager", device=DEVICE),
         *(Torch(job, f"{name}, compile {mode}", device=DEVICE, compiled=mode) for mode in modes),

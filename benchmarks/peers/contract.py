@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -40,6 +40,35 @@ class Trainer(Protocol):
 
     def parameters(self) -> np.ndarray:
         """All parameters (P,) on the host, as `fastmlp.network.layer_views` lays them out."""
+
+
+class Streaming(Trainer, Protocol):
+    """A trainer that can run epoch after epoch without the host waiting for each."""
+
+    def several(self, order: np.ndarray | None, rates: np.ndarray, times: int) -> float:
+        """As `epoch` so many times over; the host has the last loss, and may have had all, when the call returns."""
+
+
+class Dispatched:
+    """A trainer whose library answers before the work is done: its `dispatch` is an epoch that may be on its way."""
+
+    def dispatch(self, order: np.ndarray | None, rates: np.ndarray) -> Any:
+        """One epoch; the loss, which float() waits for."""
+        raise NotImplementedError
+
+    def settle(self, loss: Any) -> float:
+        """The loss, once all work is done."""
+        return float(loss)
+
+    def epoch(self, order: np.ndarray | None, rates: np.ndarray) -> float:
+        """See `Trainer`."""
+        return self.several(order, rates, 1)
+
+    def several(self, order: np.ndarray | None, rates: np.ndarray, times: int) -> float:
+        """See `Streaming`."""
+        for _ in range(times):
+            loss = self.dispatch(order, rates)
+        return self.settle(loss)
 
 
 class Predictor(Protocol):

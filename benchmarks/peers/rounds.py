@@ -45,16 +45,16 @@ class Times(NamedTuple):
 
 
 def measure(
-    candidates: Sequence[Candidate], rounds: int, between: Callable[[], object], until: float = np.inf
+    candidates: Sequence[Candidate], rounds: int, between: Callable[[], object], until: float = np.inf, warm_up: int = 1
 ) -> Times:
-    """Every round's seconds of each candidate; one run each before, for its result and to warm it up.
+    """Every round's seconds of each candidate; `warm_up` runs each before, for its result and to warm it up.
 
     `between` is called before every round. No round is begun after `until`, by time.monotonic, but for the first. A
     candidate that fails or whose result is wrong takes no further part, and what it took before does not count.
     """
     times = Times({}, {}, {})
     running = list(candidates)
-    for turn in range(-1, rounds):  # all of them are checked before any is timed
+    for turn in range(-warm_up, rounds):  # all of them are checked before any is timed
         if turn > 0 and time.monotonic() > until:
             break
         if turn >= 0:

@@ -16,6 +16,7 @@ import numpy as np
 
 from fastmlp.network import layer_views
 
+from .contract import Dispatched
 from .jobs import BETA2, EPSILON, Job
 
 VERSIONS = {name: version(name) for name in ("jax", "jaxlib")}
@@ -96,7 +97,7 @@ def run_epoch(
     return *carried, total / len(order)
 
 
-class Jax:
+class Jax(Dispatched):
     """See `contract.Trainer`."""
 
     def __init__(self, job: Job):
@@ -112,14 +113,18 @@ class Jax:
         self.state = (*zeros, jnp.zeros(())) if self.job.optimizer == "adam" else zeros[0]
         jax.block_until_ready((self.p, self.state))
 
-    def epoch(self, order: np.ndarray | None, rates: np.ndarray) -> float:
-        """One epoch."""
+    def dispatch(self, order: np.ndarray | None, rates: np.ndarray) -> Any:
+        """One epoch, on its way; its loss will be there."""
         job = self.job
         self.p, self.state, loss = run_epoch(
             self.p, self.state, self.X, self.y, None if order is None else jnp.asarray(order, jnp.int32),
             jnp.asarray(rates, jnp.float32), rule=job.optimizer, beta=job.beta, batch=job.batch,
             precision=job.precision,
         )  # fmt: skip
+        return loss
+
+    def settle(self, loss: Any) -> float:
+        """The loss, once the parameters are there too."""
         jax.block_until_ready((self.p, self.state))
         return float(loss)
 

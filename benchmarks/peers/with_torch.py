@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fastmlp.network import layer_views
 
-from .contract import NotThere
+from .contract import Dispatched, NotThere
 from .jobs import BETA2, EPSILON, Job
 
 VERSIONS = {"torch": torch.__version__}
@@ -78,7 +78,7 @@ def loader(X: Tensor, y: Tensor, order: np.ndarray, batch: int) -> Batches:
     return iter(DataLoader(TensorDataset(X, y), batch_size=batch, sampler=order.tolist()))
 
 
-class Torch:
+class Torch(Dispatched):
     """See `contract.Trainer`.
 
     Parameters
@@ -128,8 +128,8 @@ class Torch:
             self.optimizer.param_groups[0]["eps"] = EPSILON / (1 - BETA2**self.steps) ** 0.5
         self.optimizer.step()
 
-    def epoch(self, order: np.ndarray | None, rates: np.ndarray) -> float:
-        """Step by step; the host reads the loss once, at the end."""
+    def dispatch(self, order: np.ndarray | None, rates: np.ndarray) -> Tensor:
+        """One epoch, step by step, perhaps still on its way; its loss will be there."""
         batches = [(self.X, self.y)] if order is None else self.deal(self.X, self.y, order, self.job.batch)
         total = torch.zeros((), device=self.X.device)
         for (x, y), rate in zip(batches, rates, strict=True):
@@ -138,7 +138,7 @@ class Torch:
             loss.backward()
             self.move(rate)
             total += loss.detach() * len(y)
-        return float(total) / len(self.y)
+        return total / len(self.y)
 
     def parameters(self) -> np.ndarray:
         """All parameters (P,)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ class Way(NamedTuple):
     run: Callable[[], Any]  # what is timed; it returns when the result is there
     outcome: Callable[[Any], Any] = lambda result: result  # what is checked, made after the clock has stopped
     restart: Callable[[], None] = lambda: None  # before each run, outside the clock
+    several: Callable[[int], Any] | None = None  # so many runs in a row, where that need not wait for each
 
 
 class Reading(NamedTuple):
@@ -72,8 +74,11 @@ class Library:
         way.restart()
         first = event and event()
         started = time.perf_counter()
-        for _ in range(times):
-            result = way.run()
+        if way.several:
+            result = way.several(times)
+        else:
+            for _ in range(times):
+                result = way.run()
         last = event and event()
         seconds = (time.perf_counter() - started) / times
         device = self.module.seconds_between(first, last) / times if event else None
@@ -85,7 +90,9 @@ def epochs(library: Library, job: Job) -> dict[str, Way]:
     order, rates = job.order(), job.rates()
 
     def way(trainer: Trainer) -> Way:
-        return Way(lambda: trainer.epoch(order, rates), lambda loss: (loss, trainer.parameters()), trainer.restart)
+        several = partial(trainer.several, order, rates) if hasattr(trainer, "several") else None
+        epoch = partial(trainer.epoch, order, rates)
+        return Way(epoch, lambda loss: (loss, trainer.parameters()), trainer.restart, several)
 
     return {trainer.name: way(trainer) for trainer in library.module.trainers(job, library.name)}
 
