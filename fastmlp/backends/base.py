@@ -118,7 +118,7 @@ class Learner(Protocol):
         """E passes over N rows, as by `epoch` one after the other, for less than that where they are short.
 
         rates, l2 (E, steps). The rows' index (E * N,), and their weight (E * N,) where they have one, hold those of all
-        passes in turn; an index is needed, but on the GPU, where None stands for all rows as they stand in each pass.
+        passes in turn. On the GPU the index may be None, for all rows as they stand in each pass; weight is (N,) then.
         """
 
     def gradient(self, rows: Rows) -> tuple[float, np.ndarray]:

@@ -92,10 +92,12 @@ class CupyLearner:
         with self.plan.here():
             before = self.plan.parameters.copy(), self.state.copy()
         steps = self.steps
-        self.run(Rows(rows.X, rows.y, index, weight), batch, np.zeros((1, -(-few // batch))), None)
-        self.steps = steps
-        with self.plan.here():
-            self.plan.parameters[:], self.state[:] = before
+        try:
+            self.run(Rows(rows.X, rows.y, index, weight), batch, np.zeros((1, -(-few // batch))), None)
+        finally:
+            self.steps = steps
+            with self.plan.here():
+                self.plan.parameters[:], self.state[:] = before
 
     def epoch(self, rows: Rows, batch_size: int, rates: np.ndarray, l2: np.ndarray | None = None) -> Totals:
         """One pass over `rows` in batches, one step each; see `fastmlp.backends.base.Learner`. rates, l2 (steps,)."""
@@ -115,10 +117,12 @@ class CupyLearner:
         table = step_table(self.rule, rates.ravel(), self.settings, self.steps + 1, real, strengths)  # (steps, 8)
         with self.plan.here():
             session = self.open(rows, n, batch, table, bool(strengths.any()))
-            for size, times in [(n, count)] if batch == n else epoch * count:
-                self.repeat(session, rows, size, times)
+            parts = [(n, count)] if batch == n else epoch * count
+            one_by_one = [why for size, times in parts if (why := self.repeat(session, rows, size, times))]
             self.steps += rates.size
             totals = session.epoch.totals.get()[: rates.size]  # the one time an epoch reads from the device
+        graphs = f"CUDA graphs of up to {GRAPH_STEPS} steps"
+        self.launches = f"one by one: {one_by_one[0]}" if one_by_one else graphs
         if batch == n and not session.work and not session.weighted and (count == 1 or rows.index is None):
             session.whole = (rows.index,)
         return [epoch_totals(part, n) for part in totals.reshape(count, -1, cuda.TOTALS).sum(axis=1)]
@@ -138,15 +142,18 @@ class CupyLearner:
     ) -> Session:
         """The session for a call over `rows`, n an epoch, its places filled; `library` leaves out tensor kernels."""
         steps, session = len(table), self.session
-        if session is None or not session.fits(rows, n, batch, steps, penalty) or (library and session.work):
-            self.session = None  # the old places go before the new ones come
-            epochs = steps // -(-n // batch)
-            self.session = session = Session(rows, n, batch, epochs, penalty, self.plan.precision.real)
-            if self.tensor and not library and self.takes(rows, batch):
+        card = self.tensor if not library and self.takes(rows, batch) else None
+        fits = session is not None and session.fits(rows, n, batch, steps, penalty)
+        if session is None or not fits or (session.work is None) != (card is None):
+            self.session = session = None  # the old places go before the new ones come
+            session = Session(rows, n, batch, steps // -(-n // batch), penalty, self.plan.precision.real)
+            if card:
                 batches = (batch, n % batch) if n % batch else (batch,)
-                session.work, session.packed = tensor.allocate(self.plan.sizes, batches, self.tensor), padded(rows.X)
+                session.work = tensor.allocate(self.plan.sizes, batches, card)
+                session.packed = with_room(partial(padded, rows.X))
             else:
                 self.make_room(batch)
+            self.session = session  # not before it has all it needs
         session.fill(rows, table, step_key(self.settings.seed, self.steps + 1))
         session.kept = bool(session.whole) and session.whole[0] is rows.index and len(self.tile.x) == n
         session.whole = ()  # until the call has come to its end
@@ -186,8 +193,8 @@ class CupyLearner:
                 stacklevel=2,
             )
 
-    def repeat(self, session: Session, rows: Rows, n: int, times: int) -> None:
-        """So many steps of n rows each."""
+    def repeat(self, session: Session, rows: Rows, n: int, times: int) -> str:
+        """So many steps of n rows each. Returns why they were not launched as graphs; nothing where they were."""
         why_not = (
             "rows come from the host's memory" if not isinstance(rows.X, cupy.ndarray)
             else "a batch takes several tiles" if n > self.plan.tile_rows
@@ -198,6 +205,7 @@ class CupyLearner:
         if not why_not and kind not in self.compiled:  # a capture must not compile; what is left are whole graphs
             done = (times - 1) % GRAPH_STEPS + 1
             self.launch(session, rows, n, done)
+            session.meet()
             self.compiled.add(kind)
         whole, rest = divmod(times - done, GRAPH_STEPS)
         for steps in (*[rest] * (rest > 0), *[GRAPH_STEPS] * whole):  # the card begins while the host launches the next
@@ -215,7 +223,7 @@ class CupyLearner:
             session.count(n, steps, graph=True)
             done += steps
         self.launch(session, rows, n, times - done)
-        self.launches = f"one by one: {why_not}" if why_not else f"CUDA graphs of up to {GRAPH_STEPS} steps"
+        return why_not
 
     def launch(self, session: Session, rows: Rows, n: int, steps: int) -> None:
         """So many steps of n rows each, kernel by kernel."""

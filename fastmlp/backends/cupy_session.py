@@ -57,8 +57,8 @@ class Session:
             host["order"][: len(rows.index)] = rows.index
         self.upload.send()
         self.epoch.totals.fill(0)
-        if self.epoch.weights is not None:
-            self.epoch.weights[: len(rows)] = rows.weight
+        if rows.weight is not None:
+            self.epoch.weights[: len(rows.weight)] = rows.weight
 
     def next(self) -> cuda.Epoch:
         """The epoch at the step that comes next."""

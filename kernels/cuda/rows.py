@@ -24,6 +24,7 @@ def gather(
     """x = X[rows], whatever the type, to_y = y[rows], to_weight = the weights of the visits.
 
     The rows are those of the epoch's step, from its row `first` on. `placed`: X holds them already, in their order.
+    With `first` = 0 it may begin before the kernel launched last ends, which must not read x, to_y or to_weight.
     X (M, I) uint8 or real, y (M,) int32 or (M, Y) real -> x (N, I) item, to_y (N,) or (N, Y), to_weight (N,).
     """
     (N, I), real, uint8 = x.shape, epoch.table.dtype, X.dtype == np.uint8

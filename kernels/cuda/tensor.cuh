@@ -9,9 +9,10 @@
 // shared among blocks as well, of which the last to be done adds up what the others have.
 //
 // The two kernels of a step take turns. On cards that can the next one starts while the one before is at work: it reads
-// what no kernel writes, then waits until all blocks of that one have arrived where their results are there. To wait for
-// the kernel's end would take longer than a kernel's work does. What another kernel writes is read past the cache of the
-// multiprocessor, which two kernels may share.
+// what that one does not write, then waits until all blocks of that one have arrived where their results are there. To
+// wait for the kernel's end would take longer than a kernel's work does. Each lets the next one start only once it has met
+// the one before: so no more than two are at work, and what tensor_step reads of the step before it is there. What
+// another kernel writes is read past the cache of the multiprocessor, which two kernels may share.
 #pragma once
 #include "primitives.cuh"
 #include "epoch.cuh"

@@ -138,7 +138,10 @@ def allocate(sizes: Sequence[int], batches: Sequence[int], card: Card) -> Work:
 
 
 def halve(work: Work, parameters: Array) -> None:
-    """The weights as float16, from the parameters (P,)."""
+    """The weights as float16, from the parameters (P,), and the counters by which the kernels meet back to 0.
+
+    Before the first step after an epoch's turn was set: else the kernels wait for what has been, for ever.
+    """
     P = parameter_count(work.sizes)
     expect(parameters, np.float32, P)
     halves = module("tensor_halves", constants(work.sizes)).get_function("tensor_halves")

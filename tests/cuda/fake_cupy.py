@@ -30,6 +30,8 @@ class RawModule:
     """CUDA C++ text, compiled behind cuemu.h."""
 
     def __init__(self, *, code: str, options: tuple[str, ...] = ()) -> None:
+        if Stream.capturing is not None:
+            raise RuntimeError("a module is loaded while a stream is captured")
         self.library, self.signatures = compile_emulated(code, tuple(options))
 
     def get_function(self, name: str) -> RawKernel:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import fake_array
 import fake_card
 import fake_cupy
@@ -209,8 +211,9 @@ class PlanTests:
 
         monkeypatch.setattr(type(self.backend), "plan", small)
         for network in (Network(SIZES), Network(DEEP), Network(DEEP, dropout=0.2)):
-            learner = self.agree(network, "float64", *data(), batch=80)
-            assert learner.launches == "one by one: a batch takes several tiles"
+            for n in (200, 190):  # a last batch of several tiles, and of one
+                learner = self.agree(network, "float64", *data(n=n), batch=80)
+                assert learner.launches == "one by one: a batch takes several tiles"
 
     def test_a_smaller_batch_may_have_more_shares(self, monkeypatch):
         from fastmlp.kernels.cuda import sums
@@ -233,15 +236,16 @@ class PlanTests:
         learner.epoch(Rows(rows.X, rows.y, np.arange(200)), 200, np.array([0.0]))
         assert len(calls) == 2
 
+    @pytest.mark.parametrize("l2", [0.01, None])
     @pytest.mark.parametrize("precision", ["float32", "float16"])
     @pytest.mark.parametrize(
         "network", [Network(SIZES), Network(DEEP), Network(DEEP, dropout=0.2)], ids=["small", "deep", "dropout"]
     )
-    def test_graphs_give_the_bits_of_launches_one_by_one(self, network, precision, monkeypatch):
+    def test_graphs_give_the_bits_of_launches_one_by_one(self, network, precision, l2, monkeypatch):
         from fastmlp.backends import cupy_learner
 
         monkeypatch.setattr(cupy_learner, "GRAPH_STEPS", 3)
-        options = dict(batch=16, l2=0.01, epochs=2)
+        options = dict(batch=16, l2=l2, epochs=2)
         graphs = self.run(self.backend, network, precision, *data(), **options)
         assert graphs[4].launches == "CUDA graphs of up to 3 steps"
         monkeypatch.setattr(cupy_learner.CupyLearner, "capture", None)
@@ -249,6 +253,46 @@ class PlanTests:
         assert single[4].launches.startswith("one by one: TypeError")
         for a, b in zip(graphs[:4], single[:4], strict=True):
             assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+    def test_several_passes_over_weighted_rows_as_they_stand(self):
+        X, y = data()
+        rows = self.rows(X, y, weight=np.random.default_rng(1).random(200))
+        one, several = (self.plan(Network(SIZES)).learner(find("sgd"), Settings()) for _ in range(2))
+        for batch in (64, 200):
+            rates = np.full((3, -(-200 // batch)), 0.1)
+            assert several.epochs(rows, batch, rates) == [one.epoch(rows, batch, each) for each in rates]
+
+    @pytest.mark.parametrize("precision", ["float64", "float16"])
+    def test_a_gradient_between_epochs_changes_nothing(self, precision):
+        X, y = data()
+        rows, results = self.rows(X, y, real=REAL.get(precision, np.float32)), []
+        for between in (False, True):
+            learner = self.plan(Network(SIZES), precision).learner(find("momentum"), Settings())
+            for _ in range(3):
+                if between:
+                    learner.gradient(rows)
+                learner.epoch(rows, 200, np.array([0.1]))
+            results.append(self.backend.to_host(learner.plan.parameters))
+        np.testing.assert_array_equal(*results)
+
+    @pytest.mark.parametrize("stop", [False, True])
+    def test_prepare_leaves_all_as_it_was_even_if_it_is_interrupted(self, stop, monkeypatch):
+        X, y = data()
+        rows, learner = self.rows(X, y), self.plan(Network(SIZES)).learner(find("heavy_ball"), Settings())
+        learner.epoch(rows, 64, np.full(4, 0.1))
+        before, step = [self.backend.to_host(array) for array in (learner.plan.parameters, learner.state)], learner.step
+
+        def interrupted(*arguments):
+            step(*arguments)
+            raise KeyboardInterrupt
+
+        if stop:
+            monkeypatch.setattr(learner, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt) if stop else nullcontext():
+            learner.prepare(rows, 48)
+        assert learner.steps == 4
+        for array, was in zip((learner.plan.parameters, learner.state), before, strict=True):
+            np.testing.assert_array_equal(self.backend.to_host(array), was)
 
     @pytest.mark.parametrize("precision", ["float64", "float16"])
     @pytest.mark.parametrize(("batch", "index"), [(64, True), (64, False), (200, True), (200, False)])
@@ -315,6 +359,17 @@ class TestEmulated(PlanTests):
                 learner.epoch(rows, 8, np.full(25, 0.1))
             assert fake_array.host_reads == before + 2  # the totals of each epoch
 
+    @pytest.mark.parametrize("network", [Network(SIZES), Network(DEEP)], ids=["small", "deep"])
+    def test_a_capture_compiles_nothing(self, network):
+        from fastmlp.kernels.cuda import nvrtc, tensor
+
+        for cached in (nvrtc.module, nvrtc.kernel, tensor.kernel):
+            cached.cache_clear()
+        X, y = data()
+        learner = self.plan(network, "float16").learner(find("momentum"), Settings())
+        learner.epoch(self.rows(X, y, np.arange(200)), 4, np.full(50, 0.1))
+        assert learner.launches.startswith("CUDA graphs")
+
     # gather, middle, update beside the products; of a layer below, add_bias and delta
     @pytest.mark.parametrize(("sizes", "kernels"), [(SIZES, 3), (DEEP, 5)], ids=str)
     def test_an_epoch_is_a_few_graphs(self, sizes, kernels):
@@ -360,6 +415,18 @@ class TestEmulated(PlanTests):
             np.arange(5000, dtype=np.uint8).reshape(100, 50)[:, ::2],
         ):
             np.testing.assert_array_equal(self.backend.to_host(self.backend.asarray(array)), array)
+
+    @pytest.mark.parametrize("precision", ["float32", "float16"])
+    def test_what_found_no_room_is_made_the_next_time(self, precision, monkeypatch):
+        X, y = data()
+        network, rows = Network(SIZES), self.rows(X, y, real=np.float32)
+        learner, other = (self.plan(network, precision).learner(find("sgd"), Settings()) for _ in range(2))
+        learner.gradient(Rows(rows.X, rows.y, np.arange(40)))
+        with monkeypatch.context() as patch:
+            patch.setattr(fake_card, "memory_limit", fake_card.memory_used + 6_000)
+            with pytest.raises(fake_card.OutOfMemoryError):
+                learner.epoch(rows, 64, np.full(4, 0.1))
+        assert learner.epoch(rows, 64, np.full(4, 0.1)) == other.epoch(rows, 64, np.full(4, 0.1))
 
     def test_rows_for_which_there_is_no_room_stay_on_the_host(self, monkeypatch):
         X = np.zeros((2000, 1000), np.uint8)

@@ -79,6 +79,16 @@ def test_the_reference_network_gives_the_same_bits_by_graphs_and_one_by_one(prec
     assert single.tobytes() == first.tobytes()
 
 
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_early_launches_give_the_bits_of_launches_in_turn(precision, backend, monkeypatch):
+    from fastmlp.kernels.cuda import early
+
+    soon = [epochs(backend, precision, graphs=graphs)[0].tobytes() for graphs in (True, False)]
+    monkeypatch.setattr(early, "CAPABILITY", 1000)
+    in_turn = [epochs(backend, precision, graphs=graphs)[0].tobytes() for graphs in (True, False)]
+    assert soon == in_turn
+
+
 def test_memory_is_returned_after_training(backend):
     import cupy
 
