@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from abc import ABC, abstractmethod
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -49,12 +50,12 @@ class Streaming(Trainer, Protocol):
         """As `epoch` so many times over; the host has the last loss, and may have had all, when the call returns."""
 
 
-class Dispatched:
+class Dispatched(ABC):
     """A trainer whose library answers before the work is done: its `dispatch` is an epoch that may be on its way."""
 
+    @abstractmethod
     def dispatch(self, order: np.ndarray | None, rates: np.ndarray) -> Any:
         """One epoch; the loss, which float() waits for."""
-        raise NotImplementedError
 
     def settle(self, loss: Any) -> float:
         """The loss, once all work is done."""
