@@ -10,24 +10,22 @@ from __future__ import annotations
 import warnings
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import cupy
 import numpy as np
 
 from fastmlp import dropout
-from fastmlp.activations import RELU
 from fastmlp.backends.base import Array, Rows, Totals
 from fastmlp.backends.cupy_data import rows_at, with_room
+from fastmlp.backends.cupy_fused import ColumnSums, plain, sum_places, tensor_card
 from fastmlp.backends.cupy_ops import Delta, Pixels, StepKey, operand, scaled
 from fastmlp.backends.cupy_session import Session, padded
 from fastmlp.backends.plan import epoch_totals
 from fastmlp.dropout import Dropout, step_key
 from fastmlp.kernels import cuda
 from fastmlp.kernels.cuda import tensor, tensor_tiles
-from fastmlp.kernels.cuda.products import PRECISIONS
-from fastmlp.kernels.cuda.tensor_tiles import Card, unsupported
-from fastmlp.network import Network, deltas, forward, gradients, layer_views, loss_and_gradients, parameter_count
+from fastmlp.network import deltas, forward, gradients, layer_views, loss_and_gradients
 from fastmlp.optimizers import Optimizer, Settings, step_table
 
 if TYPE_CHECKING:
@@ -35,14 +33,6 @@ if TYPE_CHECKING:
 
 FEWEST_ROWS = 256  # that a tile is cut to where memory is short
 GRAPH_STEPS = 32  # in one graph: enough that launching it costs little, few enough to capture in no time
-
-
-class ColumnSums(NamedTuple):
-    """The gradients that are sums of columns: those of biases and, where `middle` ran, of the last weights."""
-
-    parts: Array  # (K, C) real: of each a column, and two of totals
-    where: Array  # (C - 2,) int32: parameters
-    end: int  # weights before this parameter are not among them
 
 
 class CupyLearner:
@@ -303,25 +293,3 @@ class CupyLearner:
         dz = (*plan.deltas(tile, parts, slot)[:-2], Delta(a[-2], sums))
         deltas(plan.ops, kinds[:-1], W[:-1], z[:-1], a[:-1], dz, dropout.NONE)
         gradients(plan.ops, x, a[:-1], dz, self.dW[:-1], self.db[:-1], add)
-
-
-def plain(network: Network) -> bool:
-    """Whether it ends in a hidden layer of ReLU and a softmax, with nothing beside: what fused kernels take."""
-    relu = len(network.sizes) > 2 and network.kinds[-2] == RELU
-    return relu and network.loss == "cross_entropy" and not any(network.numbers) and not network.dropout
-
-
-def tensor_card(plan: CupyPlan) -> Card | None:
-    """The card at hand, where the tensor-core kernels can take the network at this precision."""
-    if plan.precision != PRECISIONS["float16"] or not plain(plan.network):
-        return None
-    card = tensor.card()
-    return None if unsupported(plan.sizes, card) else card
-
-
-def sum_places(sizes: tuple[int, ...], fused: bool) -> np.ndarray:
-    """Where each partial sum belongs in the gradient (C - 2,): biases by layer, or as `middle` has them."""
-    places = np.arange(parameter_count(sizes))
-    W, b = layer_views(places, sizes)
-    parts = [*b[:-2], W[-1].T.ravel(), *b[-2:]] if fused else b
-    return np.concatenate(parts).astype(np.int32)
