@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Annotated, Any, NamedTuple
 
@@ -118,6 +118,15 @@ def device() -> str:
     return str(found.describe()["device"])
 
 
+def choose(most: int | None, only: Collection[str]) -> list[Row]:
+    """The rows whose keys `only` names, or all. Raises typer.BadParameter for another name."""
+    table = rows(most)
+    if unknown := set(only) - {row.key for row in table}:
+        keys = ", ".join(row.key for row in table)
+        raise typer.BadParameter(f"--only: expected a row ({keys}); got {', '.join(sorted(unknown))}")
+    return [row for row in table if not only or row.key in only]
+
+
 def measure_ceilings() -> dict[str, float]:
     """What the GPU can do, measured in a process of its own."""
     from .gpu.ceilings import Measurer  # imports CuPy
@@ -137,12 +146,8 @@ def main(
     folder: Folder = record.FOLDER,
 ) -> None:
     """Time fastmlp on a GPU beside naive CuPy, torch and JAX."""
-    started, table = time.monotonic(), rows(most)
-    if unknown := set(only or ()) - {row.key for row in table}:
-        keys = ", ".join(row.key for row in table)
-        raise typer.BadParameter(f"--only: expected a row ({keys}); got {', '.join(sorted(unknown))}")
+    started, chosen = time.monotonic(), choose(most, only or ())
     console, gpu = record.console(), device()
-    chosen = [row for row in table if not only or row.key in only]
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # or JAX takes three quarters of the memory from the others
     about = machine.describe()
     with ExitStack() as stack:

@@ -15,8 +15,8 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from rich.table import Table
 
-from .gpu.table import STEPS, rows
-from .gpu_peers import device
+from .gpu.table import STEPS
+from .gpu_peers import choose, device
 from .peers import record
 
 READINGS = 15
@@ -66,12 +66,13 @@ def main(
     rungs: Annotated[bool, typer.Option(help="Also without what makes it fast, piece by piece.")] = False,
 ) -> None:
     """List the kernels of an epoch on a GPU."""
+    chosen = choose(None, only or ())
     console, gpu = record.console(), device()
     from .gpu.ours import trainers  # imports CuPy
 
     console.print(gpu)
-    for row in rows(None):
-        jobs = [entry.job for entry in row.entries if "cupy" in entry.libraries and (not only or row.key in only)]
+    for row in chosen:
+        jobs = [entry.job for entry in row.entries if "cupy" in entry.libraries]
         for trainer in (trainer for job in jobs for trainer in trainers(job, "cupy")[: None if rungs else 1]):
             order, rates = trainer.job.order(), trainer.job.rates()
             trainer.restart()

@@ -112,6 +112,15 @@ def test_rows_are_checked_at_the_precision_they_name(module):
         assert all(library in table.LIBRARIES for entry in row.entries for library in entry.libraries)
 
 
+def test_a_row_that_is_not_there_is_refused(module):
+    typer = pytest.importorskip("typer")
+    choose = module("gpu_peers").choose
+    assert [row.key for row in choose(200, ["full", "batch-128"])] == ["full", "batch-128"]
+    assert choose(200, ()) == module("gpu.table").rows(200)
+    with pytest.raises(typer.BadParameter, match=r"expected a row \(batch-128-16, .*\); got deep$"):
+        choose(200, ["full", "deep"])
+
+
 def test_a_line_shows_wall_and_events_beside_each_other(module):
     script, times = module("gpu_peers"), module("peers.rounds").Times
     row = script.Measured("full", "full batch", 2e9, times({"fastmlp tf32": [1e-3] * 3, "JAX": [4e-3] * 3},

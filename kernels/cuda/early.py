@@ -1,9 +1,10 @@
 """Launches that begin while the kernel before them is at work: programmatic dependent launch.
 
 A kernel of a few microseconds spends half of them on beginning: its blocks are placed, and its first reads come back.
-From compute capability 9.0 on it may do so while the kernel launched before ends. It must then call
-`wait_for_last_kernel` (early.cuh) before it reads what that kernel writes, or writes what that one reads. CuPy has
-no such launch, so the driver is called by its C interface; a stream that is captured records it as a graph's edge.
+From compute capability 9.0 on it may do so while the kernel launched before ends. Before it
+reads what that kernel writes, or writes what that one reads, it must then call `wait_for_last_kernel` (early.cuh), or
+wait for a count of that one's blocks as the tensor-core kernels do. CuPy has no such launch, so the driver is called by
+its C interface; a stream that is captured records it as a graph's edge.
 """
 
 from __future__ import annotations

@@ -61,11 +61,11 @@ __device__ inline void wait_for_all(const int* counter)
     __syncthreads();
 }
 
+struct __align__(16) Four { float of[4]; };
+
 // Called by all threads of the blocks that share a sum, gridDim.y of each blockIdx.x. Leaves this block's part; in the
 // last of them `sum` is the sum of all parts then, in the order of the shares. The others get false, and are done.
 // parts (gridDim.x, gridDim.y, 2, THREADS) of four, tickets (gridDim.x,): 0 before and afterwards.
-struct __align__(16) Four { float of[4]; };
-
 template <int AT_ONCE>  // parts that a thread reads at once
 __device__ inline bool add_shares(Sums& sum, float* parts, int* tickets)
 {

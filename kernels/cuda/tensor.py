@@ -166,7 +166,7 @@ def forward(work: Work, X: Array, y: Array, epoch: Epoch, n: int, parameters: Ar
 
 
 def step(work: Work, X: Array, epoch: Epoch, n: int, rule: str, parameters: Array, state: Array) -> None:
-    """The optimizer's `rule`, called by its name, with the gradient of the rows that `forward` took; ends the step.
+    """The optimizer's `rule`, called by its name, with the gradient of the rows that `forward` took.
 
     parameters (P,), state (S, P). l2 and shrink of the step's numbers are taken as 0 for biases. Adds the sum of losses
     and the right answers to the step's totals.

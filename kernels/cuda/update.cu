@@ -185,7 +185,8 @@ extern "C" __global__ void __launch_bounds__(ROWS * COLUMNS) update(
     } else if (block == sums) {
         add_totals(totals + TOTALS * now, parts, K, C);
     } else {
-        const long long first = (block - sums - 1) * (long long)(EACH * ROWS * COLUMNS) + threadIdx.y * COLUMNS + threadIdx.x;
+        const int mine = threadIdx.y * COLUMNS + threadIdx.x;
+        const long long first = (block - sums - 1) * (long long)(EACH * ROWS * COLUMNS) + mine;
         const Step numbers = numbers_of(table, now, true);
         Own own[EACH];
         REAL d[EACH];
