@@ -10,7 +10,7 @@ import numpy as np
 
 from .cache import compiled
 from .call import array_at
-from .exponential import exp
+from .exponential import exp, log
 from .packing import LINE, prefetch
 from .reductions import below_top, sum_at, top_at
 
@@ -47,13 +47,15 @@ def softmax_cross_entropy(z, y, scale, dz, totals, weight, numbers):
 
     scale has the type of z; weight (N,) multiplies a row's loss and dz, or is empty. numbers (3,) are smoothing: the
     target is (1 - smoothing) onehot(y) + smoothing / O; gamma: the loss is focal; and ceiling: the most that a row adds
-    to totals; 0 is none. The exponentials of all rows are taken in one sweep, so that narrow rows fill the vectors.
+    to totals; 0 is none. Exponentials and logarithms of all rows are taken in one sweep each, so that narrow rows fill
+    the vectors.
     """
     N, O = z.shape
     real = z.dtype.type
     smoothing, gamma, ceiling = numbers[0], numbers[1], numbers[2]
     loss, right = 0.0, 0
     targets = np.empty(N, z.dtype)  # (N,) sum of target * (z - top); dz may lie over z
+    sums, logs = np.empty(N, z.dtype), np.empty(N, z.dtype)  # (N,) of the exponentials
     for n in range(N):
         row, out = z.ctypes.data + n * z.strides[0], dz.ctypes.data + n * dz.strides[0]
         top = top_at(z, row, O)
@@ -66,8 +68,11 @@ def softmax_cross_entropy(z, y, scale, dz, totals, weight, numbers):
     for i in range(N * O):
         e[i] = exp(e[i])
     for n in range(N):
-        total = sum_at(dz, dz.ctypes.data + n * dz.strides[0], O)
-        row_loss = math.log(total) - targets[n]  # total is at least 1: the logarithm is finite
+        sums[n] = sum_at(dz, dz.ctypes.data + n * dz.strides[0], O)  # at least 1: the logarithm is finite
+    for n in range(N):
+        logs[n] = log(sums[n])
+    for n in range(N):
+        row_loss = logs[n] - targets[n]
         factor = scale
         if gamma > 0:  # the loss is (1 - p)^gamma times -log p
             miss = -math.expm1(-row_loss)  # 1 - p
@@ -81,7 +86,7 @@ def softmax_cross_entropy(z, y, scale, dz, totals, weight, numbers):
             factor *= weight[n]
             row_loss *= weight[n]
         loss += row_loss
-        share = factor / total
+        share = factor / sums[n]
         for o in range(O):
             dz[n, o] *= share
         dz[n, y[n]] -= factor * (real(1) - smoothing)

@@ -11,6 +11,7 @@ from . import csr
 from .cache import compiled, overload
 from .microkernel import MASK, PLAIN, RELU
 from .product import multiply, multiply_listed
+from .reductions import add_columns
 from .sparse import GROUP
 
 
@@ -123,7 +124,5 @@ def column_sums(dz, first, last, db, add):
     """db = sums of columns `first` to `last` of dz, or added to it. dz (N, O), db (last - first,)."""
     if not add:
         db[:] = 0
-    for n in range(dz.shape[0]):
-        row = dz[n, first:last]
-        for o in range(len(db)):
-            db[o] += row[o]
+    start = dz.ctypes.data + first * dz.itemsize
+    add_columns(dz, start, dz.strides[0], dz.shape[0], last - first, db.ctypes.data)

@@ -1,6 +1,7 @@
 """Sums and maxima over contiguous numbers, a register at a time.
 
 Numba keeps the order of a sum, and so does not make vectors of it; these add lane by lane, and the lanes at the end.
+Sums of columns stay in registers, which Numba's own loops would store after every row.
 """
 
 import math
@@ -11,6 +12,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .vector import BYTES, I32, I64, REALS, broadcast, first_lanes, load_lanes, register_bytes, store_lanes, zeros
+
+SIDE_BY_SIDE = 8  # registers of columns that are summed together: a row of 100 numbers is read once
 
 
 def vector_of(like):
@@ -126,3 +129,47 @@ def below_top(typingctx, like, address, count, top, out):
         return builder.select(builder.icmp_signed("<", found, I64(0)), I64(0), found)
 
     return types.int64(like, types.int64, types.int64, like.dtype, types.int64), generate
+
+
+@intrinsic
+def add_columns(typingctx, like, address, row, rows, columns, out):
+    """Add to `columns` numbers at `out` the sums over `rows` rows at an address, `row` bytes apart, in their order.
+
+    Numbers are of the type of the array `like`.
+    """
+
+    def generate(context, builder, signature, arguments):
+        _, address, row, rows, columns, out = arguments
+        vector, size = vector_of(like)
+        lanes = vector.count
+        totals = [cgutils.alloca_once(builder, vector) for _ in range(SIDE_BY_SIDE)]
+
+        def add_panel(first, vectors, mask):
+            offset = builder.mul(first, I64(size))
+
+            def places(start):
+                for j in range(vectors):
+                    at = builder.add(builder.add(start, offset), I64(j * lanes * size))
+                    yield totals[j], at, mask if j == vectors - 1 else None
+
+            for total, at, lanes_on in places(out):
+                builder.store(load_lanes(builder, at, vector, size, lanes_on), total)
+            with cgutils.for_range(builder, rows) as n:
+                for total, at, lanes_on in places(builder.add(address, builder.mul(row, n.index))):
+                    numbers = load_lanes(builder, at, vector, size, lanes_on)
+                    builder.store(builder.fadd(builder.load(total), numbers), total)
+            for total, at, lanes_on in places(out):
+                store_lanes(builder, builder.load(total), at, size, lanes_on)
+
+        whole = builder.sub(columns, builder.srem(columns, I64(SIDE_BY_SIDE * lanes)))
+        with cgutils.for_range_slice(builder, I64(0), whole, I64(SIDE_BY_SIDE * lanes)) as (first, _):
+            add_panel(first, SIDE_BY_SIDE, None)
+        rest = builder.sub(columns, whole)
+        for vectors in range(1, SIDE_BY_SIDE + 1):
+            last = builder.sub(rest, I64((vectors - 1) * lanes))  # columns in the last vector
+            some, fit = builder.icmp_signed(">", last, I64(0)), builder.icmp_signed("<=", last, I64(lanes))
+            with builder.if_then(builder.and_(some, fit)):
+                add_panel(whole, vectors, first_lanes(builder, last, lanes))
+        return context.get_dummy_value()
+
+    return types.void(like, *[types.int64] * 5), generate

@@ -186,6 +186,26 @@ def test_exp_and_tanh_are_the_c_librarys_but_for_rounding(real, near, far):
     np.testing.assert_array_equal(t[:4], [-1, 1, np.nan, 0])
 
 
+@pytest.mark.parametrize(("real", "near"), [("float32", 2e-7), ("float64", 4e-16)])
+def test_log_is_the_c_librarys_but_for_rounding(real, near):
+    @njit
+    def each(x, out):
+        for i in range(len(x)):
+            out[i] = exponential.log(x[i])
+
+    far = np.log(float(np.finfo(real).max))
+    x = np.concatenate([np.exp(np.linspace(-far, far, 5001)), np.linspace(0.5, 2, 5001), 1 + 10.0 ** np.arange(-16, 0)])
+    x = np.append(x[x <= np.finfo(real).max], [1, np.finfo(real).tiny, np.finfo(real).max]).astype(real)
+    x = x[x >= np.finfo(real).tiny]
+    out = np.empty_like(x)
+    each(x, out)
+    np.testing.assert_allclose(out.astype(np.longdouble), np.log(x.astype(np.longdouble)), near)
+    ends, out = np.array([np.inf, np.nan, 0], real), np.empty(3, real)
+    each(ends, out)
+    np.testing.assert_array_equal(out[:2], [np.inf, np.nan])
+    assert out[2] == pytest.approx(np.log(np.finfo(real).tiny))
+
+
 def test_of_equal_logits_the_first_counts():
     z = np.zeros((4, 37), np.float32)
     z[2, 20] = z[2, 30] = 1

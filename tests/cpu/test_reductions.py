@@ -21,7 +21,12 @@ def top(x, count, out):
     return found, reductions.below_top(x, x.ctypes.data, count, found, out.ctypes.data)
 
 
-call = for_python(compiled(sums), compiled(top))
+def columns(x, first, last, out):
+    start = x.ctypes.data + first * x.itemsize
+    reductions.add_columns(x, start, x.strides[0], len(x), last - first, out.ctypes.data)
+
+
+call = for_python(compiled(sums), compiled(top), compiled(columns))
 
 
 def numbers(count, real):
@@ -40,6 +45,21 @@ def test_sums(real):
         exact = x.astype(np.float64)
         assert_close(total / max(count, 1), exact.sum() / max(count, 1), real)
         assert squares == pytest.approx((exact**2).sum(), rel=1e-14)
+
+
+@pytest.mark.parametrize("real", ["float32", "float64"])
+def test_columns_are_summed_in_the_order_of_the_rows(real):
+    for count in COUNTS:
+        x = np.random.default_rng(count).standard_normal((7, count + 5)).astype(real)
+        out, frame = numbers(count, real)
+        expected = out.copy()
+        for row in x:
+            expected += row[2 : 2 + count]
+        call.columns(x, 2, 2 + count, out)
+        np.testing.assert_array_equal(out, expected)
+        assert np.isnan(frame).sum() == 70
+        call.columns(x[:0], 2, 2 + count, out)
+        np.testing.assert_array_equal(out, expected)
 
 
 @pytest.mark.parametrize("real", ["float32", "float64"])
