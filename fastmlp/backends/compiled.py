@@ -13,7 +13,7 @@ import numpy as np
 from fastmlp import network
 from fastmlp.activations import RELU
 from fastmlp.backends import compiled_ops, compiled_update
-from fastmlp.backends.compiled_rows import fetch_ahead, list_for_gradient, take, take_labels, take_weights
+from fastmlp.backends.compiled_rows import list_for_gradient, take, take_labels, take_weights
 from fastmlp.backends.compiled_update import BLOCK, LINE, VERSION, row_views, share
 from fastmlp.backends.numba_ways import TILE
 from fastmlp.dropout import NONE as KEEP_ALL
@@ -192,7 +192,6 @@ def epoch_in_phases(thread, task, moves, panel, batch, batch_size, sums):
         if not barrier(task.team, task.threads, phase):
             return
         list_for_gradient(x, thread, task.threads)
-        fetch_ahead(task.X, task.order[start + batch_size : start + 2 * batch_size])
         ops.affine(x, W, b, z[0][:, panel.first : panel.last], net.kinds[0] == RELU)
         phase += 1
         if not barrier(task.team, task.threads, phase):

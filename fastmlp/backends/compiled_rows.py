@@ -61,7 +61,7 @@ def _take_rows(X, order, first, last, buffer):
 
     def picked(X, order, first, last, buffer):
         x = buffer[: last - first]
-        fused.gather(X, order[first:last], x.dtype.type(pixel), x)
+        fused.gather(X, order[first:], x.dtype.type(pixel), x)
         return x
 
     return picked
@@ -123,17 +123,6 @@ def _list_for_gradient(x, thread, threads):
         sparse.list_rows(x, len(x.x), first, last)
 
     return listed
-
-
-def fetch_ahead(X, index):
-    """Ask for the rows of X (M, I) that `index` (n,) picks; those of CSR are short, and come when they are wanted."""
-
-
-@overload(fetch_ahead)
-def _fetch_ahead(X, index):
-    if not isinstance(X, types.Array):
-        return lambda X, index: None
-    return fused.fetch_ahead.py_func
 
 
 @compiled

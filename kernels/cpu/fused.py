@@ -14,23 +14,29 @@ from .exponential import exp, log
 from .packing import LINE, prefetch
 from .reductions import below_top, sum_at, top_at
 
+AHEAD = 12  # rows that are asked for before the one that is read: they come from far away
+
 
 @compiled
 def gather(X, index, pixel, out):
-    """out = X[index] * pixel, read, scaled and written in one pass. X (M, I), index (N,) -> out (N, I)."""
-    for n in range(len(index)):
+    """out = X[index] * pixel, read, scaled and written in one pass. X (M, I), index (N,) -> out (N, I).
+
+    What follows in index, which may be longer, is soon to be read.
+    """
+    for n in range(len(out)):
+        if n + AHEAD < len(index):
+            fetch(X, index[n + AHEAD])
         row = X[index[n]]
         for i in range(out.shape[1]):
             out[n, i] = row[i] * pixel
 
 
 @compiled
-def fetch_ahead(X, index):
-    """Ask for the rows of X (M, I) that `index` (n,) picks, which `gather` will want soon."""
-    for n in index:
-        start = X.ctypes.data + n * X.strides[0]
-        for line in range(start, start + X.strides[0], LINE):
-            prefetch(line)
+def fetch(X, n):
+    """Ask for row n of X (M, I), which will soon be read."""
+    start = X.ctypes.data + n * X.strides[0]
+    for line in range(start, start + X.shape[1] * X.strides[1], LINE):
+        prefetch(line)
 
 
 @compiled
