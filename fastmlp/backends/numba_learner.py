@@ -125,17 +125,15 @@ class NumbaLearner:
         return np.asarray(sums.sum(axis=0))  # (epochs, 3)
 
     def rooms(self, n: int, kind: str) -> list[Buffers]:
-        """Room for a batch of n rows, one a thread: each has the rows of the input for itself.
+        """Room for a batch of n rows, one a thread: each has the rows of the input, and their marks, for itself.
 
         All threads read them all, and what one core has written comes slowly to another. The rest is shared.
         """
         shared = self.plan.buffers(n, kind)
         rooms = [shared]
         for _ in range(1, self.plan.threads):
-            x, marked = self.plan.input_rows(*shared.x.shape), shared.marked
-            if kind == MARKED:
-                marked = sparse.room_for_marks(x, self.plan.pages.zeros)
-                marked = marked._replace(rows=shared.marked.rows, row_counts=shared.marked.row_counts)
+            x = self.plan.input_rows(*shared.x.shape)
+            marked = sparse.room_for_marks(x, self.plan.pages.zeros) if kind == MARKED else None
             rooms.append(shared._replace(x=x, marked=marked))
         return rooms
 

@@ -237,17 +237,17 @@ def mark_groups(typingctx, bits, out, step):
 
 
 @compiled
-def list_rows(marked, n, first, last):
-    """Of the column groups of words `first` to `last`, the rows among the first n in which any column is not zero."""
+def list_rows(marked, n):
+    """Of each group of columns, the rows among the first n in which any of them is not zero."""
     bits, groups, rows = marked.bits, marked.groups, marked.rows
     per_word, looks = WORD // GROUP, (n + MARKS - 1) // MARKS
     beyond = looks * MARKS - n  # rows that are looked at with the last, and do not count
-    for word in range(first, last):
+    for word in range(len(bits)):
         left = bits.ctypes.data + word * bits.strides[0]
         right = groups.ctypes.data + word * per_word * groups.strides[0]
         for look in range(looks):
             mark_groups(left + look * MARKS * bits.itemsize, right + look * groups.itemsize, groups.strides[0])
-    for group in range(first * per_word, last * per_word):
+    for group in range(len(bits) * per_word):
         groups[group, looks - 1] &= HALF >> np.uint64(beyond)
         count, out = 0, rows.ctypes.data + group * rows.strides[0]
         for look in range(looks):

@@ -35,14 +35,14 @@ def check_lists(dtype, n, I, share, order=None):
     words = len(room.bits)
     call.mark(everything, None, 0, ROOM, room.bits)
     call.list_columns(room, ROOM)
-    call.list_rows(room, ROOM, 0, words)
+    call.list_rows(room, ROOM)
     assert listed(room.columns, room.column_counts) == [list(range(I))] * (ROOM // GROUP)
 
     X = rows_of(dtype, n + 3, I, share)
     picked = X[3:] if order is None else X[order]
     call.mark(X, order, 3 if order is None else 0, n + 3 if order is None else n, room.bits)
     call.list_columns(room, n)
-    call.list_rows(room, n, 0, words)
+    call.list_rows(room, n)
     there = np.zeros((n, words * WORD), bool)
     there[:, :I] = picked != 0
     groups = there[: n // GROUP * GROUP].reshape(-1, GROUP, words * WORD).any(axis=1)
@@ -68,14 +68,6 @@ def test_lists():
 def test_lists_of_picked_rows():
     order = np.random.default_rng(0).permutation(43)[:40]
     check_lists(np.uint8, 40, 100, 0.3, order)
-
-
-def test_a_share_of_the_words_is_listed_alone():
-    room = sparse.room_for_marks(np.zeros((32, 200), np.float32), np.zeros)
-    call.mark(np.ones((32, 200), np.uint8), None, 0, 32, room.bits)
-    call.list_rows(room, 32, 1, 2)
-    per_word = WORD // GROUP
-    assert room.row_counts.tolist() == [0] * per_word + [32] * per_word + [0] * 2 * per_word
 
 
 def test_marks_are_listed_alike_with_and_without_compression():
