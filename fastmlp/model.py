@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from fastmlp.device_arrays import lies_on_gpu
 from fastmlp.history import History
 from fastmlp.inputs import Inputs
 from fastmlp.labels import encode_labels
-from fastmlp.network import Network, layer_views, softmax
+from fastmlp.network import Network, layer_views
 from fastmlp.optimizers import Settings, find
 from fastmlp.report import Report
 
@@ -90,7 +91,7 @@ class Model:
 
         Raises DataError if X is not what the network was trained on (see `Inputs.prepare`).
         """
-        return softmax(self._logits(X))
+        return self._outputs(self.plan.probabilities, X)
 
     predict_proba = forward
 
@@ -99,7 +100,7 @@ class Model:
 
         Raises DataError if X is not what the network was trained on (see `Inputs.prepare`).
         """
-        return np.asarray(self.classes[self._logits(X).argmax(axis=1)])
+        return np.asarray(self.classes[self._outputs(self.plan.logits, X).argmax(axis=1)])
 
     def score(self, X: Any, y: Any) -> float:
         """The share of raw rows X (N, I) whose predicted class is y (N,), labels or one-hot rows.
@@ -166,13 +167,14 @@ class Model:
         if self.plan.parameters is not self.parameters:
             self.plan.parameters[:] = self.backend.asarray(self.parameters)
 
-    def _logits(self, X: Any) -> np.ndarray:
+    def _outputs(self, compute: Callable[[Any], np.ndarray], X: Any) -> np.ndarray:
+        """What `compute`, of the plan, makes of raw rows X (N, I) -> (N, O)."""
         prepared = self.inputs.prepare(X, self.parameters.dtype)
         if lies_on_gpu(prepared):
             prepared = self.backend.asarray(prepared)
         with self._lock, self.backend.limit_threads(self.threads):
             self._upload()
-            return self.plan.logits(prepared)
+            return compute(prepared)
 
     def _rows(self, X: Any, y: Any) -> Rows:
         prepared = self.inputs.prepare(X, self.parameters.dtype)

@@ -68,5 +68,5 @@ def warmup(
                 rows = Rows(compute.asarray(X), y, order)
                 learner.prepare(rows, batch)
             plan.evaluate(Rows(compute.asarray(X), y))
-            plan.logits(X)
+            plan.probabilities(X)
     return time.perf_counter() - started

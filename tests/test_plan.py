@@ -154,6 +154,26 @@ def test_evaluate_is_the_oracles_and_moves_nothing(backend, dtype):
     np.testing.assert_array_equal(made.plan.parameters, before)
 
 
+def test_probabilities_are_the_softmax_of_the_logits(backend, dtype):
+    made = learner(backend, dtype, tile_rows=5)
+    x, _ = data(23, dtype=dtype)
+    p = made.plan.probabilities(x)
+    assert p.dtype == dtype
+    assert_close(p, oracle.softmax(oracle.forward(x, *start(SIZES, dtype))[-1]), dtype)
+    np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_probabilities_of_huge_logits_are_finite_and_a_nan_stays_in_its_row(backend, dtype):
+    made = learner(backend, dtype)
+    x, _ = data(6, dtype=dtype)
+    x[2] *= 1e4
+    x[4, 0] = np.nan
+    p = made.plan.probabilities(x)
+    assert np.isnan(p[4]).all()
+    assert_close(p[2], oracle.softmax(oracle.forward(x[2:3], *start(SIZES, dtype))[-1])[0], dtype)
+    assert np.isfinite(np.delete(p, 4, axis=0)).all()
+
+
 def test_logits_are_a_new_array_each_time(backend, dtype):
     made = learner(backend, dtype)
     x, _ = data(6, dtype=dtype)

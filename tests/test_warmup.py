@@ -16,7 +16,7 @@ import numpy as np
 import fastmlp
 from fastmlp.backends import compiled
 fastmlp.warmup((70, 6, 3), backend="numba", threads=2)
-kept = compiled.epoch_in_tiles, compiled.epoch_in_phases, compiled.evaluate, compiled.logits
+kept = compiled.epoch_in_tiles, compiled.epoch_in_phases, compiled.evaluate, compiled.outputs
 before = [len(function.signatures) for function in kept]
 rng = np.random.default_rng(0)
 X, y = rng.random((2100, 70), np.float32), rng.integers(0, 3, 2100)

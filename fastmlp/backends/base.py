@@ -133,6 +133,9 @@ class Plan(Protocol):
     def logits(self, X: np.ndarray) -> np.ndarray:
         """The last layer's z of host rows X (N, I), uint8 or the network's type -> (N, O), a new host array."""
 
+    def probabilities(self, X: np.ndarray) -> np.ndarray:
+        """The softmax of `logits`; see `fastmlp.network.softmax`."""
+
     def evaluate(self, rows: Rows) -> tuple[float, float]:
         """Mean loss and accuracy over `rows`."""
 

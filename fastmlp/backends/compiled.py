@@ -18,7 +18,7 @@ from fastmlp.backends.compiled_update import BLOCK, LINE, VERSION, row_views, sh
 from fastmlp.backends.numba_ways import TILE
 from fastmlp.dropout import NONE as KEEP_ALL
 from fastmlp.dropout import Dropout
-from fastmlp.kernels.cpu import ops
+from fastmlp.kernels.cpu import fused, ops
 from fastmlp.kernels.cpu.cache import compiled, kept, overload
 from fastmlp.kernels.cpu.call import array_at
 from fastmlp.kernels.cpu.reductions import squares_at
@@ -226,16 +226,18 @@ def evaluate(thread, task, tile):
 
 
 @compiled
-def copy_rows(a, z):
-    """z = a, both (n, O); a loop, since a[:] = z takes longer to compile."""
-    for n in range(len(z)):
+def hand_out(a, softmax, z):
+    """z = a, or its softmax. a (n, O) -> z (n, O)."""
+    for n in range(len(z)):  # a loop, since z[:] = a takes longer to compile
         for o in range(z.shape[1]):
             z[n, o] = a[n, o]
+    if softmax:
+        fused.softmax(z)
 
 
 @compiled
-def logits(thread, threads, team, net, X, tile, z):
-    """One thread's part of the last layer's z (N, O) of rows X (N, I): its rows."""
+def outputs(thread, threads, team, net, X, tile, softmax, z):
+    """One thread's part of the last layer's z (N, O) of rows X (N, I), or of its softmax: its rows."""
     first, last = share(len(z), thread, threads, BLOCK)
     for lo in range(first, last, TILE):
         if stopped(team):
@@ -244,12 +246,12 @@ def logits(thread, threads, team, net, X, tile, z):
         units_z, a, _, _ = row_units(tile, 0, hi - lo)
         x = take(X, None, lo, hi, tile)
         forward(compiled_ops, net.kinds, x, net.W, net.b, units_z, a, a, KEEP_ALL)
-        copy_rows(a[-1], z[lo:hi])
+        hand_out(a[-1], softmax, z[lo:hi])
 
 
 @compiled
-def logits_by_columns(thread, threads, team, net, X, tile, z):
-    """`logits` of at most a tile of rows: each thread has columns of the first layer, and rows of the others.
+def outputs_by_columns(thread, threads, team, net, X, tile, softmax, z):
+    """`outputs` of at most a tile of rows: each thread has columns of the first layer, and rows of the others.
 
     All threads share z and a of the tile.
     """
@@ -261,10 +263,10 @@ def logits_by_columns(thread, threads, team, net, X, tile, z):
     first, last = share(len(z), thread, threads, GROUP)
     units_z, a, _, _ = row_units(tile, first, last)
     forward_rest(net, units_z, a, a, KEEP_ALL)
-    copy_rows(a[-1], z[first:last])
+    hand_out(a[-1], softmax, z[first:last])
 
 
-epoch_in_tiles, epoch_in_phases, evaluate, logits, logits_by_columns = (
+epoch_in_tiles, epoch_in_phases, evaluate, outputs, outputs_by_columns = (
     kept(function.py_func, VERSION)
-    for function in (epoch_in_tiles, epoch_in_phases, evaluate, logits, logits_by_columns)
+    for function in (epoch_in_tiles, epoch_in_phases, evaluate, outputs, outputs_by_columns)
 )

@@ -18,7 +18,7 @@ from fastmlp.backends.plan import means
 from fastmlp.kernels import cuda
 from fastmlp.kernels.cuda.products import Precision, Products
 from fastmlp.losses import SOFTMAX
-from fastmlp.network import Layers, Network, Units, forward, layer_views, loss
+from fastmlp.network import Layers, Network, Units, forward, layer_views, loss, softmax
 from fastmlp.optimizers import Optimizer, Settings
 
 TILE_NUMBERS = 2**28  # of rows, activations and deltas of one pass at most: 1 GiB of float32
@@ -159,6 +159,10 @@ class CupyPlan:
                 cuda.gather(source, None, self.still, tile.x)
                 z[first:last] = self.forward(operand(tile.x, X), tile).get()
         return z
+
+    def probabilities(self, X: Array) -> np.ndarray:
+        """The softmax of `logits`."""
+        return softmax(self.logits(X))
 
     def evaluate(self, rows: Rows) -> tuple[float, float]:
         """Mean loss and accuracy over `rows`."""

@@ -133,14 +133,23 @@ class NumbaPlan:
 
     def logits(self, X: Any) -> np.ndarray:
         """The last layer's z of rows X (N, I), uint8, the network's type or CSR of it -> (N, O), a new array."""
+        return self.outputs(X, softmax=False)
+
+    def probabilities(self, X: Any) -> np.ndarray:
+        """The softmax of `logits`, taken while they are in the cache."""
+        return self.outputs(X, softmax=True)
+
+    def outputs(self, X: Any, *, softmax: bool) -> np.ndarray:
+        """`logits` or `probabilities`."""
         z = np.empty((X.shape[0], self.sizes[-1]), self.dtype)  # (N, O)
         X = X if isinstance(X, np.ndarray) else self.csr(X)
         flop = (self.flop + ROW) * len(z)
-        threads, tiles, work = self.team_size(flop), self.tiles(self.kind(X)), compiled.logits
+        threads, tiles, work = self.team_size(flop), self.tiles(self.kind(X)), compiled.outputs
         if threads > 1 and by_columns(self.sizes, len(z)):
-            work = compiled.logits_by_columns
+            work = compiled.outputs_by_columns
             tiles = [tile._replace(z=tiles[0].z, a=tiles[0].a) for tile in tiles]
-        run_team(threads, flop, lambda thread, team: work(thread, threads, team, self.net, X, tiles[thread], z))
+        run_team(threads, flop, lambda thread, team: work(
+            thread, threads, team, self.net, X, tiles[thread], softmax, z))  # fmt: skip
         return z
 
     def evaluate(self, rows: Rows) -> tuple[float, float]:

@@ -15,7 +15,17 @@ from fastmlp.backends.base import Array, Backend, Learner, Rows, Totals
 from fastmlp.backends.threads import check_ending
 from fastmlp.dropout import Dropout, step_key
 from fastmlp.losses import SOFTMAX
-from fastmlp.network import Layers, Network, Units, forward, layer_views, loss, loss_and_gradients, parameter_count
+from fastmlp.network import (
+    Layers,
+    Network,
+    Units,
+    forward,
+    layer_views,
+    loss,
+    loss_and_gradients,
+    parameter_count,
+    softmax,
+)
 from fastmlp.optimizers import Optimizer, Settings, step_scalars
 
 
@@ -87,6 +97,10 @@ class OpsPlan:
             rows = self.backend.asarray(X[first:last])  # (n, I)
             z[first:last] = self.backend.to_host(self.forward(rows, slice(0, last - first), self.tile(last - first)))
         return z
+
+    def probabilities(self, X: np.ndarray) -> np.ndarray:
+        """The softmax of `logits`."""
+        return softmax(self.logits(X))
 
     def evaluate(self, rows: Rows) -> tuple[float, float]:
         """Mean loss and accuracy over `rows`."""

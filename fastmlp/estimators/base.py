@@ -222,8 +222,8 @@ class BaseMLP(BaseEstimator, ABC):
         # Lists of their own: an array that someone puts into them must not get into the engine's.
         self.coefs_, self.intercepts_ = list(self._engine.coefs), list(self._engine.intercepts)
 
-    def _logits(self, X: Any) -> np.ndarray:
-        """The last layer's z (N, O) of raw rows X (N, I)."""
+    def _outputs(self, X: Any, *, softmax: bool = False) -> np.ndarray:
+        """The last layer's z of raw rows X (N, I), or the `softmax` of it in a network that ends so -> (N, O)."""
         check_is_fitted(self)
         if "_engine" not in vars(self):  # it stayed behind when the estimator was pickled
             sizes, parameters = packed(self.coefs_, self.intercepts_)
@@ -235,7 +235,7 @@ class BaseMLP(BaseEstimator, ABC):
         else:
             X = validate_data(self, X, accept_sparse="csr", dtype=dtype, order="C", reset=False)
         self._engine.take(self.coefs_, self.intercepts_)
-        return np.asarray(self._engine.logits(X))
+        return np.asarray(self._engine.outputs(X, softmax=softmax and self.out_activation_ == "softmax"))
 
     def to_sklearn(self) -> Any:
         """A fitted estimator of scikit-learn's with a copy of the weights; it predicts the same.

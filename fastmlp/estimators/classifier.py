@@ -16,7 +16,6 @@ from sklearn.utils.multiclass import type_of_target, unique_labels
 from fastmlp.activations import logistic
 from fastmlp.estimators.base import BaseMLP, keep
 from fastmlp.estimators.constraints import CONSTRAINTS, real
-from fastmlp.network import softmax
 
 
 class MLPClassifier(ClassifierMixin, BaseMLP):
@@ -149,7 +148,7 @@ out_activation_, n_features_in_, feature_names_in_, classes_
 
     def predict(self, X: Any) -> Any:
         """The class of each row X (N, I) -> (N,); of a multilabel network the indicator matrix (N, O)."""
-        z = self._logits(X)  # (N, O)
+        z = self._outputs(X)  # (N, O)
         if self.out_activation_ == "softmax":
             return self.classes_[z.argmax(axis=1)]
         if self._one_label() and len(self.classes_) == 2:
@@ -158,10 +157,10 @@ out_activation_, n_features_in_, feature_names_in_, classes_
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """The probability of each class, in the order of ``classes_``, for rows X (N, I) -> (N, O)."""
-        z = self._logits(X)  # (N, O)
+        p = self._outputs(X, softmax=True)  # (N, O)
         if self.out_activation_ == "softmax":
-            return softmax(z)  # (N, O)
-        p = logistic(z)  # (N, O)
+            return p
+        p = logistic(p)
         return np.hstack([1 - p, p]) if self.n_outputs_ == 1 else p  # (N, 2) or (N, O)
 
     def predict_log_proba(self, X: Any) -> np.ndarray:

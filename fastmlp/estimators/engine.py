@@ -83,10 +83,10 @@ class Engine:
         put = self.backend.asarray
         return Rows(put(X), put(y), weight=None if weight is None else put(weight))
 
-    def logits(self, X: Any) -> np.ndarray:
-        """The last layer's z of host rows X (N, I), an array or CSR -> (N, O)."""
+    def outputs(self, X: Any, *, softmax: bool) -> np.ndarray:
+        """The last layer's z of rows X (N, I), an array or CSR, or its softmax -> (N, O)."""
         with self.in_use():
-            return self.plan.logits(X)
+            return self.plan.probabilities(X) if softmax else self.plan.logits(X)
 
 
 def packed(coefs: Matrices, intercepts: Matrices) -> tuple[tuple[int, ...], np.ndarray]:

@@ -137,7 +137,7 @@ out_activation_, n_features_in_, feature_names_in_
 
     def predict(self, X: Any) -> np.ndarray:
         """The prediction for each row X (N, I) -> (N,), or (N, O) for several targets or quantiles."""
-        z = self._logits(X)  # (N, O)
+        z = self._outputs(X)  # (N, O)
         y = np.exp(z) if self.out_activation_ == "exp" else z  # (N, O)
         return y[:, 0] if y.shape[1] == 1 else y
 

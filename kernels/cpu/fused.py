@@ -48,6 +48,22 @@ def scale(X, pixel, out):
 
 
 @compiled
+def softmax(z):
+    """z = exp(z) / sum(exp(z)) over each row, in its place. z (N, O)."""
+    N, O = z.shape
+    for n in range(N):
+        row = z.ctypes.data + n * z.strides[0]
+        below_top(z, row, O, top_at(z, row, O), row)  # at most 0: exp cannot overflow
+    e = array_at(z.ctypes.data, N * O, z.dtype)
+    for i in range(N * O):
+        e[i] = exp(e[i])
+    for n in range(N):
+        share = z.dtype.type(1) / sum_at(z, z.ctypes.data + n * z.strides[0], O)
+        for o in range(O):
+            z[n, o] *= share
+
+
+@compiled
 def softmax_cross_entropy(z, y, scale, dz, totals, weight, numbers):
     """dz = (softmax(z) - target) * scale; totals += [sum of losses, right answers]. z (N, O), y (N,) -> dz (N, O).
 

@@ -37,16 +37,19 @@ def plan(name, sizes, threads, precision=None):
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize("kind", ["dense", "pixels", "csr", pytest.param("bfloat16", marks=needs_bfloat16)])
 def test_threads_that_share_columns_predict_what_one_does(kind, sizes, n, threads, monkeypatch):
-    X, calls, compute = content(kind, n, sizes[0]), [], compiled.logits_by_columns
+    X, calls, compute = content(kind, n, sizes[0]), [], compiled.outputs_by_columns
     precision = kind if kind == "bfloat16" else None
-    alone = plan("numba", sizes, 1, precision).logits(X)
+    alone = plan("numba", sizes, 1, precision)
+    expected = alone.logits(X), alone.probabilities(X)
     monkeypatch.setattr(numba_backend, "team_threads", lambda asked: asked)
     monkeypatch.setattr(numba_plan, "START", 0)
     monkeypatch.setattr(numba_ways, "WIDE", 0)
-    monkeypatch.setattr(compiled, "logits_by_columns", lambda *task: calls.append(task[0]) or compute(*task))
-    together = plan("numba", sizes, threads, precision).logits(X)
+    monkeypatch.setattr(compiled, "outputs_by_columns", lambda *task: calls.append(task[0]) or compute(*task))
+    shared = plan("numba", sizes, threads, precision)
+    together = shared.logits(X)
     assert sorted(calls) == list(range(threads))
-    assert together.tobytes() == alone.tobytes()
+    assert together.tobytes() == expected[0].tobytes()
+    assert shared.probabilities(X).tobytes() == expected[1].tobytes()
     if kind in ("dense", "pixels"):  # the numpy backend multiplies CSR by SciPy, which is tested elsewhere
         assert_close(together, plan("numpy", sizes, 1).logits(X), "float32", "run")
 
