@@ -136,7 +136,7 @@ def test_a_fingerprint_is_of_every_source(tmp_path):
     assert len(seen) == 1 + len(list(folder.glob("*.py")))
 
 
-@pytest.mark.parametrize("name", ["epoch_in_tiles", "epoch_in_phases", "evaluate", "logits"])
+@pytest.mark.parametrize("name", ["epoch_in_tiles", "epoch_in_phases", "evaluate", "outputs"])
 def test_names_carry_the_version_of_all_that_is_compiled_in(name):
     version = getattr(compiled, name).py_func.__qualname__.removeprefix(name)
     for folder in (cache, compiled_update, fastmlp):
