@@ -137,6 +137,7 @@ def test_batches_and_their_parts_leave_out_the_same(kind, monkeypatch):
     monkeypatch.setattr(numba_plan, "START", 0)
     if kind == "phases":
         monkeypatch.setattr(numba_ways, "SMALL", 0)
+        monkeypatch.setattr(numba_ways, "FEW", 0)
     rng, dtype = np.random.default_rng(0), np.dtype("float32")
     n, batch = (2 * LARGE + 99, LARGE + 7) if kind == "tiles" else (211, 48)
     x, y = rng.standard_normal((n, SIZES[0])).astype(dtype), rng.integers(0, SIZES[-1], n).astype(np.int32)

@@ -2,8 +2,9 @@
 
 A batch of many rows, or any of a small network, is worked through in tiles: each thread adds up a gradient of its own
 while a tile's numbers are in its cache; the gradients are then summed and the parameters updated. Other batches take
-phases: each thread owns columns of the first layer, and has a share of the rows for the other layers; it updates the
-weights whose gradient it has just made. docs/performance.md explains both.
+phases: each thread owns units of the first hidden layer, with the weights that lead to them and from them, and has a
+share of the rows for the other layers; it updates the weights whose gradient it has just made. docs/performance.md
+explains both.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from fastmlp import network
 from fastmlp.activations import RELU
 from fastmlp.backends import compiled_ops, compiled_update
 from fastmlp.backends.compiled_rows import list_for_gradient, take, take_labels, take_weights
+from fastmlp.backends.compiled_task import Net
 from fastmlp.backends.compiled_update import BLOCK, LINE, VERSION, row_views, share
 from fastmlp.backends.numba_ways import TILE
 from fastmlp.dropout import NONE as KEEP_ALL
@@ -85,9 +87,8 @@ def _move_rest(net, h, dz, how):
 
 
 @compiled
-def visit_rest(task, thread, first, last, scale, units, drop):
-    """Forward from the first layer's z on, loss and deltas of rows `first` to `last`. units: see `row_units`."""
-    net, (z, a, h, dz) = task.net, units
+def visit_rest(task, net, thread, first, last, scale, z, a, h, dz, drop):
+    """Loss and deltas of rows `first` to `last` from the z of the first layer of `net` on, the last of the network."""
     forward_rest(net, z, a, h, drop)
     y, weight = take_labels(task.y, task.order, first, last), take_weights(task.weight, first, last)
     compiled_ops.loss(net.loss, a[-1], y, weight, net.numbers, scale, dz[-1], task.totals[thread])
@@ -172,40 +173,68 @@ def epoch_in_tiles(thread, task, moves, tile, dW, db, batch_size, sums):
 
 
 @compiled
-def epoch_in_phases(thread, task, moves, panel, batch, batch_size, sums):
-    """One thread's part of one or several epochs of small batches. All threads share z, a, h and dz of `batch`.
+def own_layers(w, net, width):
+    """W and b of the first two layers, of the `width` hidden units between them that a panel has; see `Panel`."""
+    I, O = net.W[0].shape[0], net.W[1].shape[1]
+    second = (I + 1) * width  # where the second layer begins
+    W0 = array_at(w.ctypes.data, (I, width), net.W[0].dtype)
+    W1 = array_at(w.ctypes.data + second * w.itemsize, (width, O), net.W[0].dtype)
+    return (W0, W1), (w[I * width : second], w[second + width * O :])
 
-    What the thread adds up in each epoch ends in sums (threads, epochs, 3).
+
+@compiled
+def own_units(batch, n, width):
+    """z, a, h and dz of n rows, of the units of the first layer that a thread has."""
+    z, a, h, dz = batch.z[0], batch.a[0], batch.h[0], batch.dz[0]
+    shape, like = (n, width), z.dtype
+    return (
+        array_at(z.ctypes.data, shape, like), array_at(a.ctypes.data, shape, like),
+        array_at(h.ctypes.data, shape, like), array_at(dz.ctypes.data, shape, like),
+    )  # fmt: skip
+
+
+@compiled
+def epoch_in_phases(thread, task, moves, panel, parts, batch, batch_size, sums):
+    """One thread's part of one or several epochs of small batches.
+
+    All threads share parts (threads, batch_size*O or more), and of `batch` what the layers from the second on, of O
+    units, make of the rows. What the thread adds up in each epoch ends in sums (threads, epochs, 3).
     """
-    net, phase, steps = task.net, 0, steps_of(moves, sums)
-    I = net.W[0].shape[0]
-    w, width = panel.moves.w, panel.last - panel.first
-    W, b = array_at(w.ctypes.data, (I, width), net.W[0].dtype), w[I * width :]
+    net, phase, steps, width = task.net, 0, steps_of(moves, sums), panel.last - panel.first
+    W, b = own_layers(panel.moves.w, net, width)
+    rest = Net(net.W[1:], net.b[1:], net.kinds[1:], net.loss, net.numbers)
+    units, O = net.W[0].shape[1], net.W[1].shape[1]
+    part = parts.ctypes.data + thread * parts.strides[0]
     for step in range(moves.h.shape[1]):
         epoch = step // steps
         start = epoch * task.N + (step - epoch * steps) * batch_size  # of all rows that are visited
         n = min(batch_size, (epoch + 1) * task.N - start)
-        first, last = share(n, thread, task.threads, GROUP)
-        z, _, h, dz = row_units(batch, 0, n)
         x = take(task.X, task.order, start, start + n, batch)
+        drop, (z, a, h, dz) = dropout_of(task, step, 0), own_units(batch, n, width)
+        forward(compiled_ops, net.kinds[:1], x, W[:1], b[:1], (z,), (a,), (h,), KEEP_ALL)
+        if drop.share > 0:
+            compiled_ops.dropout_of_units(a, drop.share, drop.key, panel.first, units, h)
+        ops.product(h, W[1], array_at(part, (n, O), parts.dtype))
         phase += 1
         if not barrier(task.team, task.threads, phase):
             return
         list_for_gradient(x, thread, task.threads)
-        ops.affine(x, W, b, z[0][:, panel.first : panel.last], net.kinds[0] == RELU)
+        first, last = share(n, thread, task.threads, GROUP)
+        z_, a_, h_, dz_ = row_units(batch, first, last)
+        ops.add_parts(parts, b[1], first, last, net.kinds[1] == RELU, z_[1])
+        after = Dropout(drop.share, drop.key + np.uint64(1), first)
+        visit_rest(task, rest, thread, start + first, start + last, 1 / n, z_[1:], a_[1:], h_[1:], dz_[1:], after)
         phase += 1
         if not barrier(task.team, task.threads, phase):
             return
-        scale = 1 / n
-        mine = row_units(batch, first, last)
-        visit_rest(task, thread, start + first, start + last, scale, mine, dropout_of(task, step, first))
-        phase += 1
-        if not barrier(task.team, task.threads, phase):
-            return
+        _, _, h_, dz_ = row_units(batch, 0, n)
+        deltas(compiled_ops, net.kinds, W, (z, z), (a, a), (dz, dz_[1]), KEEP_ALL)
+        if drop.share > 0:
+            compiled_ops.dropout_of_units(dz, drop.share, drop.key, panel.first, units, dz)
         total = task.totals[thread]
         alone = compiled_update.Share(panel.moves, step, n, total, 0, 1)
-        compiled_update.weight_gradient(x, dz[0][:, panel.first : panel.last], W, b, alone)
-        move_rest(net, h, dz, compiled_update.Share(moves, step, n, total, thread, task.threads))
+        gradients(compiled_update, x, (h,), (dz, dz_[1]), W, b, alone)
+        move_rest(rest, h_[1:], dz_[1:], compiled_update.Share(moves, step, n, total, thread, task.threads))
         if step + 1 == (epoch + 1) * steps:
             hand_over(total, sums[thread, epoch])
 

@@ -23,7 +23,14 @@ def activate(kind, z, a):
 @compiled
 def dropout(a, share, key, first, out):
     """out = a / (1 - share) where the unit stays in, else 0. a (N, H) -> out (N, H)."""
-    leave_out(a, a.ctypes.data, out.ctypes.data, a.shape[0], a.shape[1], first, share, key)
+    units = a.shape[1]
+    leave_out(a, a.ctypes.data, out.ctypes.data, a.shape[0], units, first * units, units, share, key)
+
+
+@compiled
+def dropout_of_units(a, share, key, first, units, out):
+    """`dropout` of some units of a layer that has `units`, of a whole batch; they are those from `first` on."""
+    leave_out(a, a.ctypes.data, out.ctypes.data, a.shape[0], a.shape[1], first, units, share, key)
 
 
 @compiled

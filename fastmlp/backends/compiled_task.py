@@ -21,7 +21,11 @@ class Net(NamedTuple):
 
 
 class Buffers(NamedTuple):
-    """Rows on their way through the network."""
+    """Rows on their way through the network.
+
+    In phases, x, `marked` and what belongs to the first layer are a thread's own: the numbers of the units it has stand
+    at the beginning of the room.
+    """
 
     x: Any  # (n, I), of uint16 where products round to bfloat16
     marked: Any  # x with the places of its non-zeros; None: no zeros are skipped; room for the lists of CSR rows
@@ -48,11 +52,11 @@ class Task(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """The columns of the first layer that are one thread's own while it takes small steps.
+    """Units of the first hidden layer that are one thread's own while it takes small steps, and their weights.
 
     They lie apart from the others': a core that fetches ahead in one row of W[0] would take the lines of its neighbour.
     """
 
     first: Any
     last: Any
-    moves: Any  # Moves of (I + 1) * (last - first) parameters: the columns of W[0], then those of b[0]
+    moves: Any  # Moves of their columns of W[0] and b[0], their rows of W[1], and a copy of b[1], in this order

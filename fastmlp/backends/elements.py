@@ -183,19 +183,24 @@ for name, place in DROPOUTS.items():
 
 @cache
 def publish_dropout(dtype: np.dtype) -> None:
-    """Put dropout over arrays (N, H) of `dtype` where compiled code looks for it."""
+    """Put dropout over arrays (N, H) of `dtype` where compiled code looks for it.
+
+    The first row's units have the places from `first` on, those of the next row `step` more; see `dropout.stays`.
+    """
     real = dtype.type
 
-    def dropout(a, out, N, H, first, share, key):
+    def dropout(a, out, N, H, first, step, share, key):
         a_, out_ = array_at(a, N * H, real), array_at(out, N * H, real)
         if a != out:
             for i in range(N * H):
                 out_[i] = a_[i]
-        more, start = real(1 / (1 - share)), np.uint64(first) * np.uint64(H)
-        for i in range(N * H):  # over one array only: a loop that may meet itself in another stays scalar
-            out_[i] *= more if stays(share, key, start + np.uint64(i)) else real(0)
+        more = real(1 / (1 - share))
+        for n in range(N):
+            row, start = out_[n * H : (n + 1) * H], np.uint64(first + n * step)
+            for h in range(H):  # over one array only: a loop that may meet itself in another stays scalar
+                row[h] *= more if stays(share, key, start + np.uint64(h)) else real(0)
 
-    DROPOUTS[dtype.name][0] = address(dropout, types.void(*[I64] * 5, F64, types.uint64), dtype.name)
+    DROPOUTS[dtype.name][0] = address(dropout, types.void(*[I64] * 6, F64, types.uint64), dtype.name)
 
 
 @cache

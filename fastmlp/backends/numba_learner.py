@@ -9,14 +9,13 @@ import numpy as np
 
 from fastmlp.backends import compiled, compiled_update, elements
 from fastmlp.backends.base import Rows, Totals
-from fastmlp.backends.compiled_task import DENSE, MARKED, SPARSE, Buffers, Panel
+from fastmlp.backends.compiled_task import DENSE, SPARSE, Buffers, Panel
 from fastmlp.backends.compiled_update import L2, LINE
 from fastmlp.backends.numba_ops import moves_of
 from fastmlp.backends.numba_team import ROW, STEP, run_team
 from fastmlp.backends.numba_ways import TILE, in_tiles
 from fastmlp.backends.plan import epoch_totals, means
 from fastmlp.dropout import step_key
-from fastmlp.kernels.cpu import sparse
 from fastmlp.network import parameter_count
 from fastmlp.optimizers import Optimizer, Settings, Step, corrected_rates, step_scalars
 
@@ -40,7 +39,8 @@ class NumbaLearner:
         self.step = np.array(step_scalars(optimizer.rule, 0.0, settings, 1, plan.dtype))  # (8,) what all steps share
         self.steps = 0
         self.batches, self.batch_kind = self.rooms(0, DENSE), DENSE
-        self.own = np.empty((0, 0), plan.dtype)  # room for panels, made when first asked for
+        self.parts = np.empty((0, 0), plan.dtype)  # (threads, batch_size * O or more) see `compiled.epoch_in_phases`
+        self.own: list[np.ndarray] = []  # room for each thread's panel and its state, made when first asked for
 
     def prepare(self, rows: Rows, batch_size: int) -> None:
         """Make the buffers, and compile: an epoch of no steps."""
@@ -89,7 +89,7 @@ class NumbaLearner:
         flop = (3 * plan.flop + ROW) * n * epochs + STEP * h.shape[1]
         threads = plan.team_size(flop) if 3 * plan.flop * min(batch_size, n) > ALONE else 1
         tiled = not rule or in_tiles(plan.sizes, min(batch_size, n), plan.threads, settings.clip)
-        if not tiled:  # a thread owns whole lines of columns
+        if not tiled:  # a thread owns whole lines of units
             threads = min(threads, -(-plan.sizes[1] * plan.dtype.itemsize // LINE))
         moves = moves_of(rule, plan.parameters, self.g, self.state, h, settings.clip if rule else 0.0)
         share, key = plan.network.dropout if rule else 0.0, step_key(settings.seed, self.steps + 1)
@@ -107,8 +107,9 @@ class NumbaLearner:
             order = np.arange(len(rows)) if rows.index is None else rows.index  # (epochs * N,)
             if len(self.batches[0].x) < batch_size or kind != self.batch_kind:
                 self.batches, self.batch_kind = self.rooms(batch_size, kind), kind
-            if not len(self.own):
-                self.own = plan.pages.on_lines(1 + len(self.state), (plan.sizes[0] + 1) * plan.sizes[1], plan.dtype)
+                self.parts = plan.pages.on_lines(plan.threads, batch_size * plan.sizes[2], plan.dtype)
+            if len(self.own) != threads:
+                self.own = self.own_rooms(threads)
             lists = plan.with_lists(self.batches[0], rows, batch_size).marked
 
             def work(thread: int, team: int) -> None:
@@ -117,43 +118,56 @@ class NumbaLearner:
                 batch = self.batches[thread]
                 if kind == SPARSE:
                     batch = batch._replace(marked=lists)
-                compiled.epoch_in_phases(thread, task, moves, panel, batch, batch_size, sums)
-                for whole, part in self.columns(panel):
-                    whole[:] = part  # (I + 1, last - first)
+                compiled.epoch_in_phases(thread, task, moves, panel, self.parts[:threads], batch, batch_size, sums)
+                for whole, part in self.places(panel):
+                    whole[:] = part
 
         run_team(threads, flop, work)
         return np.asarray(sums.sum(axis=0))  # (epochs, 3)
 
     def rooms(self, n: int, kind: str) -> list[Buffers]:
-        """Room for a batch of n rows, one a thread: each has the rows of the input, and their marks, for itself.
+        """Room for a batch of n rows, one a thread; see `Buffers` for what of it is the thread's own.
 
-        All threads read them all, and what one core has written comes slowly to another. The rest is shared.
+        All threads read all rows of the input, and what one core has written comes slowly to another.
         """
         shared = self.plan.buffers(n, kind)
         rooms = [shared]
         for _ in range(1, self.plan.threads):
-            x = self.plan.input_rows(*shared.x.shape)
-            marked = sparse.room_for_marks(x, self.plan.pages.zeros) if kind == MARKED else None
-            rooms.append(shared._replace(x=x, marked=marked))
+            x, marked, *own = self.plan.buffers(n, kind)
+            rooms.append(
+                Buffers(x, marked, *((mine[0], *ours[1:]) for mine, ours in zip(own, shared[2:], strict=True)))
+            )
         return rooms
 
+    def units(self, thread: int, threads: int) -> tuple[int, int]:
+        """The units of the first hidden layer that a thread owns, as (first, last)."""
+        line = LINE // self.plan.dtype.itemsize
+        first, last = compiled_update.share.py_func(self.plan.sizes[1], thread, threads, line)
+        return first, last
+
+    def own_rooms(self, threads: int) -> list[np.ndarray]:
+        """Room for each thread's panel, and the state of its parameters."""
+        inputs, _, outputs = self.plan.sizes[:3]
+        widths = (last - first for first, last in (self.units(thread, threads) for thread in range(threads)))
+        counts = (parameter_count((inputs, width, outputs)) for width in widths)
+        return [self.plan.pages.on_lines(1 + len(self.state), count, self.plan.dtype)[:, :count] for count in counts]
+
     def panel(self, thread: int, threads: int, moves: compiled_update.Moves) -> Panel:
-        """Room for the columns of the first layer that a thread owns during an epoch of small batches."""
-        inputs, units = self.plan.sizes[:2]
-        first, last = compiled_update.share.py_func(units, thread, threads, LINE // self.plan.dtype.itemsize)
-        w, *s = self.own[:, (inputs + 1) * first : (inputs + 1) * last]
-        panel = Panel(first, last, moves_of(self.rule, w, self.g[thread : thread + 1], s, moves.h))
-        for whole, part in self.columns(panel):
-            part[:] = whole  # (I + 1, last - first)
+        """A thread's own units of the first hidden layer, with their weights as they are now."""
+        w, *s = self.own[thread]
+        panel = Panel(*self.units(thread, threads), moves_of(self.rule, w, self.g[thread : thread + 1], s, moves.h))
+        for whole, part in self.places(panel):
+            part[:] = whole
         return panel
 
-    def columns(self, panel: Panel) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """A panel's columns of W[0] and b[0], and of their states: as they lie in the whole, and the panel's own.
-
-        Both (I + 1, last - first).
-        """
-        inputs, units = self.plan.sizes[:2]
-        parts = panel.moves.w, *panel.moves.s
+    def places(self, panel: Panel) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """A panel's parameters, and their states: as they lie in the whole, and as in the panel."""
+        inputs, units, outputs = self.plan.sizes[:3]
+        first, last, moves = panel
+        width, parts = last - first, (moves.w, *moves.s)
         for whole, part in zip((self.plan.parameters, *self.state), parts, strict=False):
-            columns = whole[: (inputs + 1) * units].reshape(inputs + 1, units)[:, panel.first : panel.last]
-            yield columns, part.reshape(columns.shape)
+            rows, after = whole[(inputs + 1) * units :], part[(inputs + 1) * width :]
+            columns = whole[: (inputs + 1) * units].reshape(inputs + 1, units)[:, first:last]
+            yield columns, part[: (inputs + 1) * width].reshape(columns.shape)  # W[0] and b[0]
+            yield rows[first * outputs : last * outputs], after[: width * outputs]  # W[1]
+            yield rows[units * outputs : (units + 1) * outputs], after[width * outputs :]  # b[1]

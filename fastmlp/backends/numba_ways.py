@@ -11,18 +11,21 @@ from fastmlp.network import parameter_count
 
 TILE = 224  # rows at a time, a multiple of the microkernel's: x, a and dz of a tile stay in the L2 cache
 LARGE = 768  # rows: a larger batch is worked through in tiles
-SMALL = 6  # a smaller one too, where parameters, times threads, are fewer than so many times what the layers make of it
+FEW = 2**13  # parameters: the gradient of so few goes from thread to thread in a moment
+SMALL = 6  # that of more, times threads, may be so many times what the layers from the second on make of a batch
 WIDE = 2**19  # weights of a layer that are worth sharing out
 
 
 def in_tiles(sizes: Sequence[int], n: int, threads: int, clip: float) -> bool:
     """Whether batches of n rows pass in tiles through a network of layers of `sizes` units.
 
-    Large ones do, those whose gradient is wanted as a whole, to measure and `clip` it, and those of a small network:
-    its gradient is less to hand from thread to thread than the layers' numbers.
+    Large ones do, those whose gradient is wanted as a whole, to measure and `clip` it, and those of a network whose
+    gradient is less to hand from thread to thread than the numbers of its layers. Without a hidden layer there are no
+    units to share.
     """
-    parameters, numbers = parameter_count(sizes), n * sum(sizes[1:])
-    return n > LARGE or clip > 0 or parameters * max(threads, 2) < SMALL * numbers
+    parameters, numbers = parameter_count(sizes), n * sum(sizes[2:])
+    small = parameters <= FEW or parameters * max(threads, 2) < SMALL * numbers
+    return len(sizes) == 2 or n > LARGE or clip > 0 or small
 
 
 def by_columns(sizes: Sequence[int], n: int) -> bool:

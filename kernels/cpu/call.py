@@ -79,7 +79,7 @@ DROPOUT = "fastmlp_dropout_"  # and the type of the numbers: where the address o
 
 
 @intrinsic
-def leave_out(typingctx, like, a, out, N, H, first, share, key):
+def leave_out(typingctx, like, a, out, N, H, first, step, share, key):
     """Call the C function of DROPOUT for arrays of the type of `like`; see `fastmlp.backends.elements`."""
 
     def generate(context, builder, signature, arguments):
@@ -88,4 +88,4 @@ def leave_out(typingctx, like, a, out, N, H, first, share, key):
         emit_call(builder, builder.load(place), arguments[1:])
         return context.get_dummy_value()
 
-    return types.void(like, *[types.int64] * 5, types.float64, types.uint64), generate
+    return types.void(like, *[types.int64] * 6, types.float64, types.uint64), generate

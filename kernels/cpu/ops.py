@@ -45,6 +45,35 @@ def listed_affine(x, W, b, out, relu):
 
 
 @compiled
+def product(x, W, out):
+    """out = x W. x (N, I), W (I, H) -> out (N, H). 2*N*I*H flop."""
+    N, I = x.shape
+    (x_row, x_step), c, c_row = x.strides, out.ctypes.data, out.strides[0]
+    multiply(W, x.ctypes.data, x_row, x_step, W.ctypes.data, W.strides[0], W.itemsize, 0, 0, c, c_row, 0, 0, N,
+             W.shape[1], I, PLAIN)  # fmt: skip
+
+
+@compiled
+def add_parts(parts, b, first, last, relu, out):
+    """out = b + parts[0] + parts[1] + ..., rows `first` to `last` of them, then max(., 0) if relu.
+
+    Each part (N, H) lies flat in a row of parts (threads, N*H or more); b (H,) -> out (last - first, H).
+    """
+    H = len(b)
+    for n in range(first, last):
+        row = out[n - first]
+        for h in range(H):
+            row[h] = b[h]
+        for part in range(len(parts)):
+            numbers = parts[part, n * H : (n + 1) * H]
+            for h in range(H):
+                row[h] += numbers[h]
+        if relu:
+            for h in range(H):
+                row[h] = 0 if row[h] < 0 else row[h]  # a NaN passes
+
+
+@compiled
 def backprop_relu(dz, W, a, out):
     """out = (dz W^T) * (a > 0). dz (N, O), W (H, O), a (N, H) -> out (N, H). 2*N*O*H flop."""
     N, O = dz.shape

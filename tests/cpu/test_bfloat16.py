@@ -187,6 +187,7 @@ def oracle_logits(x, W, b):
 def test_rows_are_rounded_alike_however_they_lie(batch, threads, monkeypatch):
     monkeypatch.setattr(numba_backend, "team_threads", lambda asked: asked)
     monkeypatch.setattr(numba_ways, "SMALL", 0)
+    monkeypatch.setattr(numba_ways, "FEW", 0)
     sizes, rng = (45, 23, 5), np.random.default_rng(2)
     pixels = rng.integers(0, 256, (batch + 20, 45), np.uint8)
     floats = pixels * np.float32(1 / 255)  # as `fused.gather` scales them

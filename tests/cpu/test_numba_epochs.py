@@ -30,6 +30,7 @@ def threads_at_any_size(monkeypatch, request):
     monkeypatch.setattr(numba_learner, "ALONE", 0)
     if request.node.callspec.params.get("way") != "small tiles":
         monkeypatch.setattr(numba_ways, "SMALL", 0)
+        monkeypatch.setattr(numba_ways, "FEW", 0)
     monkeypatch.setattr(numba_plan, "START", 0)
 
 
@@ -75,10 +76,12 @@ def check(way, kind, network, rule="momentum", rate=0.05, l2=0.0, **settings):
     ("sizes", "n", "threads", "tiles"),
     [
         ((784, 160, 10), 128, 2, False),
-        ((784, 160, 10), 512, 2, True),
-        ((784, 160, 10), 512, 16, False),
-        ((16, 100, 26), 200, 2, True),
-        ((16, 100, 26), 2, 1, False),
+        ((784, 160, 10), 512, 2, False),
+        ((784, 10), 128, 2, True),  # no units to share
+        ((16, 100, 26), 2, 1, True),  # few parameters
+        ((20, 200, 100), 200, 2, True),
+        ((20, 200, 100), 200, 16, False),
+        ((784, 512, 512, 10), 256, 2, False),
         ((784, 512, 512, 10), LARGE + 1, 64, True),
     ],
 )
