@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fastmlp.backends.numba_plan import NumbaPlan
 
 RATE, SHRINK = map(Step._fields.index, ("rate", "shrink"))
-ALONE = 1e6  # flop between two barriers below which a second thread does not pay
+ALONE = 7.6e5  # flop between two barriers below which a second thread does not pay
 
 
 class NumbaLearner:
