@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from fastmlp.backends import select
 from fastmlp.backends.base import HostBackend
+from fastmlp.backends.new_thread import start
 from fastmlp.backends.threads import ENDING, LISTEN, PLACES, check_ending, cores
 from fastmlp.errors import BackendUnavailable, DataError, OptionError, TrainingDiverged
 from fastmlp.loop import INTERRUPTED
@@ -167,8 +169,8 @@ class Lot:
         """Run all; whether Ctrl-C ended it. Raises the first error of a callback or a kernel."""
         left = [threading.Event() for _ in range(at_once)]
         interrupted = False
-        for event in left:
-            threading.Thread(target=self.work, args=(event,), daemon=True).start()
+        for thread, event in enumerate(left):
+            start(partial(self.work, event), elsewhere=thread > 0)
         for event in left:
             while not event.is_set():  # not Thread.join: interrupted once, it would not wait again
                 try:
