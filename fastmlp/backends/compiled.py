@@ -15,7 +15,7 @@ from fastmlp import network
 from fastmlp.activations import RELU
 from fastmlp.backends import compiled_ops, compiled_update
 from fastmlp.backends.compiled_rows import list_for_gradient, take, take_labels, take_weights
-from fastmlp.backends.compiled_task import Net
+from fastmlp.backends.compiled_task import Buffers, Net
 from fastmlp.backends.compiled_update import BLOCK, LINE, VERSION, row_views, share
 from fastmlp.backends.numba_ways import TILE
 from fastmlp.dropout import NONE as KEEP_ALL
@@ -184,7 +184,7 @@ def own_layers(w, net, width):
 
 @compiled
 def own_units(batch, n, width):
-    """z, a, h and dz of n rows, of the units of the first layer that a thread has."""
+    """z, a, h and dz of n rows, of the `width` units of the first layer that are the thread's own."""
     z, a, h, dz = batch.z[0], batch.a[0], batch.h[0], batch.dz[0]
     shape, like = (n, width), z.dtype
     return (
@@ -203,6 +203,7 @@ def epoch_in_phases(thread, task, moves, panel, parts, batch, batch_size, sums):
     net, phase, steps, width = task.net, 0, steps_of(moves, sums), panel.last - panel.first
     W, b = own_layers(panel.moves.w, net, width)
     rest = Net(net.W[1:], net.b[1:], net.kinds[1:], net.loss, net.numbers)
+    later = Buffers(batch.x, batch.marked, batch.z[1:], batch.a[1:], batch.h[1:], batch.dz[1:])
     units, O = net.W[0].shape[1], net.W[1].shape[1]
     part = parts.ctypes.data + thread * parts.strides[0]
     for step in range(moves.h.shape[1]):
@@ -210,31 +211,31 @@ def epoch_in_phases(thread, task, moves, panel, parts, batch, batch_size, sums):
         start = epoch * task.N + (step - epoch * steps) * batch_size  # of all rows that are visited
         n = min(batch_size, (epoch + 1) * task.N - start)
         x = take(task.X, task.order, start, start + n, batch)
-        drop, (z, a, h, dz) = dropout_of(task, step, 0), own_units(batch, n, width)
-        forward(compiled_ops, net.kinds[:1], x, W[:1], b[:1], (z,), (a,), (h,), KEEP_ALL)
+        drop, (z0, a0, h0, dz0) = dropout_of(task, step, 0), own_units(batch, n, width)
+        forward(compiled_ops, net.kinds[:1], x, W[:1], b[:1], (z0,), (a0,), (h0,), KEEP_ALL)
         if drop.share > 0:
-            compiled_ops.dropout_of_units(a, drop.share, drop.key, panel.first, units, h)
-        ops.product(h, W[1], array_at(part, (n, O), parts.dtype))
+            compiled_ops.dropout_of_units(a0, drop.share, drop.key, panel.first, units, h0)
+        ops.product(h0, W[1], array_at(part, (n, O), parts.dtype))
         phase += 1
         if not barrier(task.team, task.threads, phase):
             return
         list_for_gradient(x, thread, task.threads)
         first, last = share(n, thread, task.threads, GROUP)
-        z_, a_, h_, dz_ = row_units(batch, first, last)
-        ops.add_parts(parts, b[1], first, last, net.kinds[1] == RELU, z_[1])
+        z, a, h, dz = row_units(later, first, last)
+        ops.add_parts(parts, b[1], first, last, net.kinds[1] == RELU, z[0])
         after = Dropout(drop.share, drop.key + np.uint64(1), first)
-        visit_rest(task, rest, thread, start + first, start + last, 1 / n, z_[1:], a_[1:], h_[1:], dz_[1:], after)
+        visit_rest(task, rest, thread, start + first, start + last, 1 / n, z, a, h, dz, after)
         phase += 1
         if not barrier(task.team, task.threads, phase):
             return
-        _, _, h_, dz_ = row_units(batch, 0, n)
-        deltas(compiled_ops, net.kinds, W, (z, z), (a, a), (dz, dz_[1]), KEEP_ALL)
+        _, _, h, dz = row_units(later, 0, n)
+        deltas(compiled_ops, net.kinds, W, (z0, z0), (a0, a0), (dz0, dz[0]), KEEP_ALL)
         if drop.share > 0:
-            compiled_ops.dropout_of_units(dz, drop.share, drop.key, panel.first, units, dz)
+            compiled_ops.dropout_of_units(dz0, drop.share, drop.key, panel.first, units, dz0)
         total = task.totals[thread]
         alone = compiled_update.Share(panel.moves, step, n, total, 0, 1)
-        gradients(compiled_update, x, (h,), (dz, dz_[1]), W, b, alone)
-        move_rest(rest, h_[1:], dz_[1:], compiled_update.Share(moves, step, n, total, thread, task.threads))
+        gradients(compiled_update, x, (h0,), (dz0, dz[0]), W, b, alone)
+        move_rest(rest, h, dz, compiled_update.Share(moves, step, n, total, thread, task.threads))
         if step + 1 == (epoch + 1) * steps:
             hand_over(total, sums[thread, epoch])
 
