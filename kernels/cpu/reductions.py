@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 
 from .vector import BYTES, I32, I64, REALS, broadcast, first_lanes, load_lanes, register_bytes, store_lanes, zeros
 
-SIDE_BY_SIDE = 8  # registers of columns that are summed together: a row of 100 numbers is read once
+SIDE_BY_SIDE = 4  # registers of columns that are summed together: one sum is on its way while the next begins
 
 
 def vector_of(like):
@@ -143,33 +143,25 @@ def add_columns(typingctx, like, address, row, rows, columns, out):
         vector, size = vector_of(like)
         lanes = vector.count
         totals = [cgutils.alloca_once(builder, vector) for _ in range(SIDE_BY_SIDE)]
-
-        def add_panel(first, vectors, mask):
-            offset = builder.mul(first, I64(size))
+        with cgutils.for_range_slice(builder, I64(0), columns, I64(SIDE_BY_SIDE * lanes)) as (first, _):
+            offset, masks = builder.mul(first, I64(size)), []
+            for j in range(SIDE_BY_SIDE):  # lanes beyond the last column are off
+                left = builder.sub(columns, builder.add(first, I64(j * lanes)))
+                left = builder.select(builder.icmp_signed("<", left, I64(0)), I64(0), left)
+                masks.append(first_lanes(builder, left, lanes))
 
             def places(start):
-                for j in range(vectors):
-                    at = builder.add(builder.add(start, offset), I64(j * lanes * size))
-                    yield totals[j], at, mask if j == vectors - 1 else None
+                for j, (total, mask) in enumerate(zip(totals, masks, strict=True)):
+                    yield total, builder.add(builder.add(start, offset), I64(j * lanes * size)), mask
 
-            for total, at, lanes_on in places(out):
-                builder.store(load_lanes(builder, at, vector, size, lanes_on), total)
+            for total, at, mask in places(out):
+                builder.store(load_lanes(builder, at, vector, size, mask), total)
             with cgutils.for_range(builder, rows) as n:
-                for total, at, lanes_on in places(builder.add(address, builder.mul(row, n.index))):
-                    numbers = load_lanes(builder, at, vector, size, lanes_on)
+                for total, at, mask in places(builder.add(address, builder.mul(row, n.index))):
+                    numbers = load_lanes(builder, at, vector, size, mask)
                     builder.store(builder.fadd(builder.load(total), numbers), total)
-            for total, at, lanes_on in places(out):
-                store_lanes(builder, builder.load(total), at, size, lanes_on)
-
-        whole = builder.sub(columns, builder.srem(columns, I64(SIDE_BY_SIDE * lanes)))
-        with cgutils.for_range_slice(builder, I64(0), whole, I64(SIDE_BY_SIDE * lanes)) as (first, _):
-            add_panel(first, SIDE_BY_SIDE, None)
-        rest = builder.sub(columns, whole)
-        for vectors in range(1, SIDE_BY_SIDE + 1):
-            last = builder.sub(rest, I64((vectors - 1) * lanes))  # columns in the last vector
-            some, fit = builder.icmp_signed(">", last, I64(0)), builder.icmp_signed("<=", last, I64(lanes))
-            with builder.if_then(builder.and_(some, fit)):
-                add_panel(whole, vectors, first_lanes(builder, last, lanes))
+            for total, at, mask in places(out):
+                store_lanes(builder, builder.load(total), at, size, mask)
         return context.get_dummy_value()
 
     return types.void(like, *[types.int64] * 5), generate
