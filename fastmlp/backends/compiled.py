@@ -97,11 +97,11 @@ def visit_rest(task, net, thread, first, last, scale, z, a, h, dz, drop):
 
 @compiled
 def shorten(task, moves, thread, first, last, phase):
-    """Make the gradient moves.g[0] (P,) at most moves.longest long; this thread's part is `first` to `last`.
+    """Make the gradient at most moves.longest long; this thread's part is `first` to `last` of moves.g[thread] (P,).
 
     False if the team shall stop.
     """
-    g = moves.g[0]
+    g = moves.g[thread]
     moves.norms[thread] = squares_at(g, g.ctypes.data + first * g.itemsize, last - first)
     if not barrier(task.team, task.threads, phase):
         return False
@@ -135,7 +135,7 @@ def epoch_in_tiles(thread, task, moves, tile, dW, db, batch_size, sums):
 
     What the thread adds up in each epoch ends in sums (threads, epochs, 3).
     """
-    g, phase, steps = moves.g[0], 0, steps_of(moves, sums)
+    g, phase, steps = moves.g[thread], 0, steps_of(moves, sums)
     for step in range(moves.h.shape[1]):
         epoch = step // steps
         start = epoch * task.N + (step - epoch * steps) * batch_size  # of all rows that are visited
@@ -143,7 +143,7 @@ def epoch_in_tiles(thread, task, moves, tile, dW, db, batch_size, sums):
         scale = 1 / (stop - start)
         first, last = share(stop - start, thread, task.threads, GROUP)
         if first == last:
-            moves.g[thread, :] = 0
+            g[:] = 0
         for lo in range(start + first, start + last, TILE):
             if stopped(task.team):
                 return
@@ -157,14 +157,17 @@ def epoch_in_tiles(thread, task, moves, tile, dW, db, batch_size, sums):
         if not barrier(task.team, task.threads, phase):
             return
         first, last = share(len(moves.w), thread, task.threads, LINE // g.itemsize)
-        for other in range(1, task.threads):
-            for i in range(first, last):
-                g[i] += moves.g[other, i]
+        for other in range(task.threads):  # into this thread's own: in another's, cache lines would go to and fro
+            if other != thread:
+                for i in range(first, last):
+                    g[i] += moves.g[other, i]
         if moves.longest > 0:
             phase += 1
             if not shorten(task, moves, thread, first, last, phase):
                 return
-        compiled_update.apply_share(moves, task.net, step, first, last, stop - start, task.totals[thread])
+        compiled_update.apply_share(moves, g, task.net, step, first, last, stop - start, task.totals[thread])
+        if not moves.rule:  # the gradient is wanted, in one place
+            moves.g[0, first:last] = g[first:last]
         if step + 1 == (epoch + 1) * steps:
             hand_over(task.totals[thread], sums[thread, epoch])
         phase += 1

@@ -108,8 +108,8 @@ def place(part, w):
 
 
 @compiled
-def apply_share(moves, net, step, first, last, rows, total):
-    """The optimizer's rule on the parameters `first` to `last`, whose gradients are in moves.g[0]."""
+def apply_share(moves, g, net, step, first, last, rows, total):
+    """The optimizer's rule on the parameters `first` to `last`, whose gradients are in g (P,)."""
     at = 0
     for l in range(len(net.W)):
         for part in range(2):
@@ -117,7 +117,7 @@ def apply_share(moves, net, step, first, last, rows, total):
             start, stop, h = max(first, at), min(last, at + count), moves.h[part, step]
             if start < stop:
                 add_penalty(moves, start, stop - start, h, rows, total)
-                apply(moves, moves.g[0, start:stop], start, h)
+                apply(moves, g[start:stop], start, h)
             at += count
 
 
