@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fastmlp.backends.numba_plan import NumbaPlan
 
 RATE, SHRINK = map(Step._fields.index, ("rate", "shrink"))
-ALONE = 7.6e5  # flop between two barriers below which a second thread does not pay
+ALONE = 1e6  # flop of a step in tiles below which a second thread does not pay; in phases, where less crosses, half of it
 
 
 class NumbaLearner:
@@ -87,8 +87,9 @@ class NumbaLearner:
         plan, n, settings = self.plan, len(rows) // epochs, self.settings
         rows = plan.read(rows)
         flop = (3 * plan.flop + ROW) * n * epochs + STEP * h.shape[1]
-        threads = plan.team_size(flop) if 3 * plan.flop * min(batch_size, n) > ALONE else 1
         tiled = not rule or in_tiles(plan.sizes, min(batch_size, n), plan.threads, settings.clip)
+        alone = 3 * plan.flop * min(batch_size, n) <= (ALONE if tiled else ALONE / 2)
+        threads = 1 if alone else plan.team_size(flop)
         if not tiled:  # a thread owns whole lines of units
             threads = min(threads, -(-plan.sizes[1] * plan.dtype.itemsize // LINE))
         moves = moves_of(rule, plan.parameters, self.g, self.state, h, settings.clip if rule else 0.0)
