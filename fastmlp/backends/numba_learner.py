@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fastmlp.backends.numba_plan import NumbaPlan
 
 RATE, SHRINK = map(Step._fields.index, ("rate", "shrink"))
-ALONE = 1e6  # flop of a step in tiles below which a second thread does not pay; in phases, where less crosses, half of it
+ALONE = 1e6  # flop of a step in tiles below which a second thread does not pay; in phases it is half of it
 
 
 class NumbaLearner:
