@@ -170,7 +170,12 @@ class Lot:
         left = [threading.Event() for _ in range(at_once)]
         interrupted = False
         for thread, event in enumerate(left):
-            start(partial(self.work, event), elsewhere=thread > 0)
+            try:
+                start(partial(self.work, event), elsewhere=thread > 0)
+            except RuntimeError as error:  # the system gives no more threads: those that run come to an end
+                self.errors.append(error)
+                self.ending[:] = 1
+                event.set()
         for event in left:
             while not event.is_set():  # not Thread.join: interrupted once, it would not wait again
                 try:

@@ -14,7 +14,7 @@ from fastmlp.optimizers import Settings, find
 from fastmlp.values import check_threads
 
 ROWS = 2048  # enough that both loops are compiled: that over batches of a few rows, and that over tiles of a large one
-BATCHES = (1, ROWS)
+BATCHES = (1, ROWS)  # a small network, of `numba_ways.FEW` parameters, passes in tiles either way
 
 
 def warmup(
@@ -30,7 +30,7 @@ def warmup(
     ----------
     sizes
         Units of each layer, inputs first, outputs last. How many there are matters, not how large they are, but for
-        zeros, which are looked for from 64 inputs on.
+        zeros, which are looked for from 64 inputs on, and networks of up to 8,192 parameters, which need less.
     backend, precision, optimizer, threads
         As in `fastmlp.train`.
     pixels

@@ -56,6 +56,20 @@ def test_a_part_of_the_rows_leaves_out_what_the_whole_does(backend, dtype):
         np.testing.assert_array_equal(left_out(backend, a[first:last], 0.5, 9, first), whole[first:last])
 
 
+def test_some_units_of_a_layer_leave_out_what_the_layer_does(dtype):
+    pytest.importorskip("numba")
+    from fastmlp.kernels.cpu.cache import for_python
+
+    from fastmlp.backends import compiled_ops, elements
+
+    elements.publish_dropout(np.dtype(dtype))
+    call, want = for_python(compiled_ops.dropout_of_units), mask(0.5, 9, 30, 40)
+    for first, last in ((0, 16), (16, 33), (33, 40)):
+        out = np.full((30, last - first), np.nan, dtype)
+        call.dropout_of_units(np.ones_like(out), 0.5, np.uint64(9), first, 40, out)
+        assert_close(out, want[:, first:last], dtype)
+
+
 def test_steps_layers_and_seeds_have_keys_of_their_own():
     seeds = (0, 1, 2, 2**16, 2**31 - 1, 2**32 - 1)
     keys = [int(step_key(seed, step)) + l for seed, step, l in product(seeds, (0, 1, 2, 77, 10**6), range(4))]

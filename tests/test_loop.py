@@ -69,14 +69,27 @@ def test_ctrl_c_ends_it():
     assert run_epochs(Fake(), 3, 2, work, lambda: None, [stop]) == INTERRUPTED
 
 
+def in_phases_where_wide(monkeypatch):
+    """Two threads at any size; small batches of 60 inputs take phases, those of 5 tiles."""
+    from fastmlp.backends import numba_learner, numba_plan, numba_ways
+
+    for module, name, value in ((numba_ways, "FEW", 500), (numba_ways, "SMALL", 0), (numba_learner, "ALONE", 0),
+                                (numba_plan, "START", 0)):  # fmt: skip
+        monkeypatch.setattr(module, name, value)
+
+
 @pytest.mark.parametrize("rule", ["sgd", "adamw"])
 @pytest.mark.parametrize(
     ("batch", "weighted", "clip"), [(7, False, 0.0), (7, True, 0.0), (50, True, 0.01), (2000, False, 0.0)]
 )
 @pytest.mark.parametrize("inputs", [5, 60])
-def test_several_epochs_in_one_call_are_the_same_epochs(backend, dtype, rule, batch, weighted, clip, inputs):
+def test_several_epochs_in_one_call_are_the_same_epochs(
+    backend, dtype, rule, batch, weighted, clip, inputs, monkeypatch
+):
+    if backend.name == "numba":
+        in_phases_where_wide(monkeypatch)
     rng = np.random.default_rng(0)
-    n, epochs, network = 45, 4, Network((inputs, 6, 3), dropout=0.2)
+    n, epochs, network = 45, 4, Network((inputs, 40, 3), dropout=0.2)
     steps = -(-n // batch)
     X, y = rng.standard_normal((n, inputs)).astype(dtype), rng.integers(0, 3, n).astype(np.int32)
     orders = [rng.permutation(n) for _ in range(epochs)]
@@ -84,7 +97,7 @@ def test_several_epochs_in_one_call_are_the_same_epochs(backend, dtype, rule, ba
     rates, l2 = rng.uniform(0.01, 0.1, (epochs, steps)), rng.uniform(0, 0.1, (epochs, steps))
     start, ends = initialise(network.sizes, rng, dtype), []
     for together in (False, True):
-        plan = backend.plan(network, start.copy(), 1)
+        plan = backend.plan(network, start.copy(), 2)
         learner = plan.learner(find(rule), Settings(clip=clip, seed=3, weight_decay=0.1))
         if together:
             weight = np.concatenate(weights) if weighted else None

@@ -15,14 +15,15 @@ import sys
 import numpy as np
 import fastmlp
 from fastmlp.backends import compiled
-fastmlp.warmup((70, 6, 3), backend="numba", threads=2)
+fastmlp.warmup((70, 120, 3), backend="numba", threads=2)
 kept = compiled.epoch_in_tiles, compiled.epoch_in_phases, compiled.evaluate, compiled.outputs
 before = [len(function.signatures) for function in kept]
+assert all(before), "a loop was not compiled"
 rng = np.random.default_rng(0)
 X, y = rng.random((2100, 70), np.float32), rng.integers(0, 3, 2100)
 for rows in (X, np.where(X < 0.9, np.float32(0), X)):
     for batch in (1, "full"):
-        model = fastmlp.train(rows, y, hidden=6, epochs=1, backend="numba", threads=2, batch_size=batch,
+        model = fastmlp.train(rows, y, hidden=120, epochs=1, backend="numba", threads=2, batch_size=batch,
                               validation=(rows, y), progress=False)
         model.predict(rows)
 assert before == [len(function.signatures) for function in kept], "something was left to compile"

@@ -88,7 +88,7 @@ def _move_rest(net, h, dz, how):
 
 @compiled
 def visit_rest(task, net, thread, first, last, scale, z, a, h, dz, drop):
-    """Loss and deltas of rows `first` to `last` from the z of the first layer of `net` on, the last of the network."""
+    """Forward from the first z of `net` on, which has the network's last layers; then loss and deltas of the rows."""
     forward_rest(net, z, a, h, drop)
     y, weight = take_labels(task.y, task.order, first, last), take_weights(task.weight, first, last)
     compiled_ops.loss(net.loss, a[-1], y, weight, net.numbers, scale, dz[-1], task.totals[thread])
@@ -219,7 +219,7 @@ def epoch_in_phases(thread, task, moves, panel, parts, batch, batch_size, sums):
         if drop.share > 0:
             compiled_ops.dropout_of_units(a0, drop.share, drop.key, panel.first, units, h0)
         ops.product(h0, W[1], array_at(part, (n, O), parts.dtype))
-        phase += 1
+        phase += 1  # all parts are written then, and all has moved that moves in a step
         if not barrier(task.team, task.threads, phase):
             return
         list_for_gradient(x, thread, task.threads)
@@ -228,7 +228,7 @@ def epoch_in_phases(thread, task, moves, panel, parts, batch, batch_size, sums):
         ops.add_parts(parts, b[1], first, last, net.kinds[1] == RELU, z[0])
         after = Dropout(drop.share, drop.key + np.uint64(1), first)
         visit_rest(task, rest, thread, start + first, start + last, 1 / n, z, a, h, dz, after)
-        phase += 1
+        phase += 1  # dz of all rows is written then, and parts may be written again
         if not barrier(task.team, task.threads, phase):
             return
         _, _, h, dz = row_units(later, 0, n)

@@ -34,6 +34,8 @@ def _take_rows(X, order, first, last, buffer):
             x, I = buffer[: last - first], X.shape[1]
             scaled = np.empty((1, 0 if ready else I), np.float32)
             for n in range(last - first):
+                if order is not None:
+                    fused.fetch_ahead(X, order, first + n)
                 row, to = csr.place(order, first + n), x.ctypes.data + n * x.strides[0]
                 if ready:
                     round_rows(X.ctypes.data + row * X.strides[0], 0, 1, I, to, 0)

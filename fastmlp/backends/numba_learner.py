@@ -40,7 +40,7 @@ class NumbaLearner:
         self.steps = 0
         self.batches, self.batch_kind = self.rooms(0, DENSE), DENSE
         self.parts = np.empty((0, 0), plan.dtype)  # (threads, batch_size * O or more) see `compiled.epoch_in_phases`
-        self.own: list[np.ndarray] = []  # room for each thread's panel and its state, made when first asked for
+        self.own: list[np.ndarray] = []  # room for each thread's panel and its state, made for a number of threads
 
     def prepare(self, rows: Rows, batch_size: int) -> None:
         """Make the buffers, and compile: an epoch of no steps."""
@@ -86,7 +86,7 @@ class NumbaLearner:
         """
         plan, n, settings = self.plan, len(rows) // epochs, self.settings
         rows = plan.read(rows)
-        flop = (3 * plan.flop + ROW) * n * epochs + STEP * h.shape[1]
+        flop = (3 * plan.flop + ROW) * n + STEP * -(-n // batch_size)  # of an epoch: of many in one call, each alike
         tiled = not rule or in_tiles(plan.sizes, min(batch_size, n), plan.threads, settings.clip)
         alone = 3 * plan.flop * min(batch_size, n) <= (ALONE if tiled else ALONE / 2)
         threads = 1 if alone else plan.team_size(flop)
@@ -123,7 +123,7 @@ class NumbaLearner:
                 for whole, part in self.places(panel):
                     whole[:] = part
 
-        run_team(threads, flop, work)
+        run_team(threads, flop * epochs, work)
         return np.asarray(sums.sum(axis=0))  # (epochs, 3)
 
     def rooms(self, n: int, kind: str) -> list[Buffers]:

@@ -136,7 +136,9 @@ class NumbaPlan:
         return self.outputs(X, softmax=False)
 
     def probabilities(self, X: Any) -> np.ndarray:
-        """The softmax of `logits`, taken while they are in the cache."""
+        """The softmax of `logits`, taken while they are in the cache; none is 0, but e^-87 (float64: e^-708) at least
+        as large as the largest of its row.
+        """
         return self.outputs(X, softmax=True)
 
     def outputs(self, X: Any, *, softmax: bool) -> np.ndarray:

@@ -12,7 +12,7 @@ from fastmlp.network import parameter_count
 TILE = 224  # rows at a time, a multiple of the microkernel's: x, a and dz of a tile stay in the L2 cache
 LARGE = 768  # rows: a larger batch is worked through in tiles
 FEW = 2**13  # parameters: the gradient of so few goes from thread to thread in a moment
-SMALL = 6  # that of more, times threads, may be so many times what the layers from the second on make of a batch
+SMALL = 6  # more of them pass in tiles where, times threads, they are fewer than so many times the numbers that cross
 WIDE = 2**19  # weights of a layer that are worth sharing out
 
 
@@ -23,7 +23,7 @@ def in_tiles(sizes: Sequence[int], n: int, threads: int, clip: float) -> bool:
     gradient is less to hand from thread to thread than the numbers of its layers. Without a hidden layer there are no
     units to share.
     """
-    parameters, numbers = parameter_count(sizes), n * sum(sizes[2:])
+    parameters, numbers = parameter_count(sizes), n * sum(sizes[2:])  # the first layer's stay with their thread
     small = parameters <= FEW or parameters * max(threads, 2) < SMALL * numbers
     return len(sizes) == 2 or n > LARGE or clip > 0 or small
 

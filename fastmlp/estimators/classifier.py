@@ -157,10 +157,10 @@ out_activation_, n_features_in_, feature_names_in_, classes_
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """The probability of each class, in the order of ``classes_``, for rows X (N, I) -> (N, O)."""
-        p = self._outputs(X, softmax=True)  # (N, O)
+        outputs = self._outputs(X, softmax=True)  # (N, O)
         if self.out_activation_ == "softmax":
-            return p
-        p = logistic(p)
+            return outputs
+        p = logistic(outputs)  # (N, O)
         return np.hstack([1 - p, p]) if self.n_outputs_ == 1 else p  # (N, 2) or (N, O)
 
     def predict_log_proba(self, X: Any) -> np.ndarray:

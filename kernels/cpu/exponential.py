@@ -54,7 +54,7 @@ double_of_bits = make_of_bits(types.float64, I64, ir.DoubleType())
 def polynomial(typingctx, coefficients, x):
     """coefficients[0] x^k + ... + coefficients[k], a product and a sum rounded together where the CPU can.
 
-    Numba would leave them apart, and take twice as long.
+    So polynomial((a, b), x) is a x + b. Numba would leave them apart, and take twice as long.
     """
     name, number = f"llvm.{'fma' if has_fma() else 'fmuladd'}.f{x.bitwidth}", REALS[x.name]
 

@@ -24,19 +24,19 @@ def gather(X, index, pixel, out):
     What follows in index, which may be longer, is soon to be read.
     """
     for n in range(len(out)):
-        if n + AHEAD < len(index):
-            fetch(X, index[n + AHEAD])
+        fetch_ahead(X, index, n)
         row = X[index[n]]
         for i in range(out.shape[1]):
             out[n, i] = row[i] * pixel
 
 
 @compiled
-def fetch(X, n):
-    """Ask for row n of X (M, I), which will soon be read."""
-    start = X.ctypes.data + n * X.strides[0]
-    for line in range(start, start + X.shape[1] * X.strides[1], LINE):
-        prefetch(line)
+def fetch_ahead(X, index, n):
+    """Ask for the row of X (M, I) that is read soon after the n-th of `index`, where its numbers lie side by side."""
+    if n + AHEAD < len(index) and X.strides[1] == X.itemsize:
+        start = X.ctypes.data + index[n + AHEAD] * X.strides[0]
+        for line in range(start, start + X.shape[1] * X.itemsize, LINE):
+            prefetch(line)
 
 
 @compiled

@@ -13,6 +13,9 @@ from .microkernel import MASK, PLAIN, RELU
 from .product import multiply, multiply_listed
 from .reductions import add_columns
 from .sparse import GROUP
+from .vector import register_bytes
+
+MASKS = register_bytes() > 16  # whether registers are loaded under a mask; elsewhere LLVM asks lane by lane
 
 
 def affine(x, W, b, out, relu):
@@ -153,5 +156,11 @@ def column_sums(dz, first, last, db, add):
     """db = sums of columns `first` to `last` of dz, or added to it. dz (N, O), db (last - first,)."""
     if not add:
         db[:] = 0
-    start = dz.ctypes.data + first * dz.itemsize
-    add_columns(dz, start, dz.strides[0], dz.shape[0], last - first, db.ctypes.data)
+    if MASKS:
+        start = dz.ctypes.data + first * dz.itemsize
+        add_columns(dz, start, dz.strides[0], dz.shape[0], last - first, db.ctypes.data)
+        return
+    for n in range(dz.shape[0]):
+        row = dz[n, first:last]
+        for o in range(len(db)):
+            db[o] += row[o]

@@ -20,7 +20,7 @@ from test_product import Fence, expected, framed, needs_mprotect, turned, with_f
 
 from fastmlp import OptionError, backends, train
 from fastmlp.backends import numba as numba_backend
-from fastmlp.backends import numba_ways
+from fastmlp.backends import numba_learner, numba_plan, numba_ways
 from fastmlp.backends.base import Rows
 from fastmlp.backends.numba_ways import LARGE
 from fastmlp.network import Network, initialise, layer_views
@@ -155,7 +155,7 @@ def gradients(x, y, W, b):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_step_follows_the_oracle_with_rounded_operands(sizes, batch, threads, monkeypatch):
     monkeypatch.setattr(numba_backend, "team_threads", lambda asked: asked)
-    monkeypatch.setattr(numba_ways, "SMALL", 0)  # small batches take phases
+    at_any_size(monkeypatch)
     rng = np.random.default_rng(1)
     X, y = rng.standard_normal((batch, sizes[0])).astype(np.float32), rng.integers(0, sizes[-1], batch)
     start = initialise(sizes, rng, np.dtype(np.float32))
@@ -174,6 +174,12 @@ def test_a_step_follows_the_oracle_with_rounded_operands(sizes, batch, threads, 
         assert_close(v0 - v, db, np.float32, "rounded step")
 
 
+def at_any_size(monkeypatch):
+    """Small batches take phases, on all threads asked for."""
+    for module, name in ((numba_ways, "SMALL"), (numba_ways, "FEW"), (numba_learner, "ALONE"), (numba_plan, "START")):
+        monkeypatch.setattr(module, name, 0)
+
+
 def oracle_logits(x, W, b):
     """z of a net whose products round their operands."""
     for l in range(len(W)):
@@ -186,8 +192,7 @@ def oracle_logits(x, W, b):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_rows_are_rounded_alike_however_they_lie(batch, threads, monkeypatch):
     monkeypatch.setattr(numba_backend, "team_threads", lambda asked: asked)
-    monkeypatch.setattr(numba_ways, "SMALL", 0)
-    monkeypatch.setattr(numba_ways, "FEW", 0)
+    at_any_size(monkeypatch)
     sizes, rng = (45, 23, 5), np.random.default_rng(2)
     pixels = rng.integers(0, 256, (batch + 20, 45), np.uint8)
     floats = pixels * np.float32(1 / 255)  # as `fused.gather` scales them

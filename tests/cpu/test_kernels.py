@@ -15,11 +15,14 @@ from numba import njit
 call = for_python(
     fused.gather,
     fused.scale,
+    fused.softmax,
     fused.softmax_cross_entropy,
+    ops.add_parts,
     ops.affine,
     ops.backprop_relu,
     ops.column_sums,
     ops.gradient_rows,
+    ops.product,
     ops.weight_gradient,
 )
 
@@ -59,6 +62,33 @@ def check_affine(real, N, I, H, arrange=np.ascontiguousarray):
         out = arrange(np.full((N, H), np.nan, real))
         call.affine(x, W, b, out, relu)
         assert_close(out, np.maximum(z, 0) if relu else z, real)
+
+
+@pytest.mark.parametrize("real", ["float32", "float64"])
+@pytest.mark.parametrize("arrange", [np.ascontiguousarray, apart])
+def test_a_product_without_bias(real, arrange):
+    publish(real)
+    for N, I, H in SIZES:
+        x, W = normal(np.random.default_rng(N + I), real, (N, I), (I, H))
+        out = arrange(np.full((N, H), np.nan, real))
+        call.product(arrange(x / I), arrange(W), out)
+        assert_close(out, (x / I).astype(np.float64) @ W, real)
+
+
+@pytest.mark.parametrize("real", ["float32", "float64"])
+@pytest.mark.parametrize("relu", [False, True])
+def test_parts_are_added_in_their_order(real, relu):
+    N, H, more = 9, 21, 5
+    parts, b = normal(np.random.default_rng(0), real, (3, N * H + more), H)
+    parts[1, 4 * H + 2] = np.nan
+    want = b + parts[0, : N * H].reshape(N, H)
+    for part in parts[1:]:
+        want += part[: N * H].reshape(N, H)
+    frame = np.full((8, H), 7, real)
+    call.add_parts(parts, b, 2, 8, relu, frame[1:7])
+    np.testing.assert_array_equal(frame[1:7], (np.where(want < 0, 0, want) if relu else want)[2:8])
+    assert np.isnan(frame).sum() == 1
+    assert (frame[[0, 7]] == 7).all()
 
 
 def check_backprop_relu(real, N, O, H, arrange=np.ascontiguousarray):
@@ -206,6 +236,26 @@ def test_log_is_the_c_librarys_but_for_rounding(real, near):
     assert out[2] == pytest.approx(np.log(np.finfo(real).tiny))
 
 
+@pytest.mark.parametrize("real", ["float32", "float64"])
+@pytest.mark.parametrize("O", [1, 2, 3, 10, 16, 17, 37])
+def test_softmax_in_place(real, O):
+    z = 5 * np.random.default_rng(O).standard_normal((11, O)).astype(real)
+    z[3] *= 1e4
+    want = oracle.softmax(z.astype(np.float64))
+    frame = np.full((13, O), np.nan, real)
+    p = frame[1:12]
+    p[:] = z
+    call.softmax(p)
+    assert_close(p, want, real)
+    assert np.isnan(frame).sum() == 2 * O
+    p[:] = z
+    p[4, 0], p[6], p[8, 0] = np.nan, -np.inf, np.inf
+    call.softmax(p)
+    assert np.isnan(p[[4, 6, 8]]).all()
+    assert_close(np.delete(p, [4, 6, 8], axis=0), np.delete(want, [4, 6, 8], axis=0), real)
+    call.softmax(p[:0])
+
+
 def test_of_equal_logits_the_first_counts():
     z = np.zeros((4, 37), np.float32)
     z[2, 20] = z[2, 30] = 1
@@ -224,8 +274,10 @@ def test_gather_and_scale(N, I):
     index = rng.integers(0, N + 3, N)
     pixel = np.float32(1 / 255)
     out = np.full((N, I), np.nan, np.float32)
-    call.gather(X, index, pixel, out)
-    assert_close(out, X[index] / 255, "float32")
+    for rows in (X, np.asfortranarray(X), X[::-1, ::-1].copy()[::-1, ::-1]):
+        out[:] = np.nan
+        call.gather(rows, np.append(index, rng.integers(0, N + 3, 20)), pixel, out)  # more rows are to come
+        assert_close(out, X[index] / 255, "float32")
     out[:] = np.nan
     call.scale(X[:N], pixel, out)
     assert_close(out, X[:N] / 255, "float32")

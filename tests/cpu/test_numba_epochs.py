@@ -91,7 +91,7 @@ def test_who_hands_over_least_decides(monkeypatch, sizes, n, threads, tiles):
 
 
 WAYS = pytest.mark.parametrize("way", BATCH)
-ONE, DEEP = (19, 23, 5), (19, 17, 9, 4)
+ONE, DEEP = (19, 23, 5), (19, 50, 9, 4)
 
 
 @WAYS

@@ -25,7 +25,7 @@ from fastmlp.optimizers import OPTIMIZERS
 
 BATCH = {"phases": 48, "tiles": LARGE + 7}
 ROWS = {"phases": 211, "tiles": 2 * LARGE + 99}  # the last batch is smaller
-DEPTHS = [(19, 3), (19, 23, 5), (19, 17, 9, 4), (19, 8, 7, 6, 3)]
+DEPTHS = [(19, 3), (19, 23, 5), (19, 50, 9, 4), (19, 8, 7, 6, 3)]
 NET = (70, 33, 7)  # wide enough that zeros may be skipped
 
 
@@ -131,7 +131,7 @@ def test_a_learner_takes_batches_of_changing_size_and_kind():
     assert both[1].steps == both[0].steps
 
 
-# The same bits.
+# Threads.
 
 
 @pytest.mark.parametrize("content", ["normal", "sparse pixels"])
