@@ -20,6 +20,7 @@ pytest.importorskip("numba")
 from fastmlp import train
 from fastmlp.backends import numba_learner, numba_plan, numba_ways
 from fastmlp.backends.base import Rows
+from fastmlp.backends.numba_team import ROW, STEP
 from fastmlp.backends.numba_ways import LARGE
 from fastmlp.optimizers import OPTIMIZERS
 
@@ -151,6 +152,18 @@ def test_the_same_threads_give_the_same_bits(kind, threads):
     for curve, parameters in ends[1:]:
         assert parameters.tobytes() == ends[0][1].tobytes()
         assert curve.tobytes() == ends[0][0].tobytes()
+
+
+def test_an_epoch_takes_as_many_threads_alone_as_among_others(monkeypatch):
+    X, y = data(211, NET, "float32")
+    one, other = (learner("numba", NET, "float32", threads=2) for _ in range(2))
+    flop = (3 * one.plan.flop + ROW) * len(X) + STEP * 5
+    monkeypatch.setattr(numba_plan, "START", 2 * flop)  # too little for an epoch to start a thread; three would do
+    order, rates = np.tile(np.arange(211), 3), np.full((3, 5), 0.1)
+    for epoch_rates in rates:
+        one.epoch(Rows(X, y, order[:211]), 48, epoch_rates)
+    other.epochs(Rows(X, y, order), 48, rates)
+    assert one.plan.parameters.tobytes() == other.plan.parameters.tobytes()
 
 
 # X as users have it.
