@@ -219,7 +219,7 @@ def epoch_in_phases(thread, task, moves, panel, parts, batch, batch_size, sums):
         if drop.share > 0:
             compiled_ops.dropout_of_units(a0, drop.share, drop.key, panel.first, units, h0)
         ops.product(h0, W[1], array_at(part, (n, O), parts.dtype))
-        phase += 1  # all parts are written then, and all has moved that moves in a step
+        phase += 1  # then all parts are written, and all weights have moved that the last step moves
         if not barrier(task.team, task.threads, phase):
             return
         list_for_gradient(x, thread, task.threads)
@@ -228,7 +228,7 @@ def epoch_in_phases(thread, task, moves, panel, parts, batch, batch_size, sums):
         ops.add_parts(parts, b[1], first, last, net.kinds[1] == RELU, z[0])
         after = Dropout(drop.share, drop.key + np.uint64(1), first)
         visit_rest(task, rest, thread, start + first, start + last, 1 / n, z, a, h, dz, after)
-        phase += 1  # dz of all rows is written then, and parts may be written again
+        phase += 1  # then dz of all rows is written, and parts may be written again
         if not barrier(task.team, task.threads, phase):
             return
         _, _, h, dz = row_units(later, 0, n)
